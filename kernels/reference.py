@@ -1,0 +1,74 @@
+"""The obvious loops, in any floating dtype; in float64 they are the truth the other backends are held to.
+
+U users, N behaviours of all users end to end, C candidates, T steps of the longest user, I inputs, H hidden.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from kernels.contract import GruWeights
+
+
+def step(projected: Tensor, state: Tensor, weights: GruWeights, cell: str = "gru", a: Tensor | float = 1.0) -> Tensor:
+    """One step of a cell. `projected [C, 3H]`, `state [C, H]`, attention `a [C, 1]`; the new state `[C, H]`.
+
+    GRU (DIEN eq. 2-5); what becomes of the update gate: AUGRU a·u (eq. 15), AGRU a (eq. 13), else u.
+    """
+    x_u, x_r, x_c = projected.chunk(3, dim=-1)
+    h_u, h_r, h_c = (state @ weights.w_recurrent).chunk(3, dim=-1)
+    r = torch.sigmoid(x_r + h_r)
+    c = torch.tanh(x_c + r * (h_c + weights.bias_candidate))
+    u = a if cell == "agru" else torch.sigmoid(x_u + h_u)
+    if cell == "augru":
+        u = a * u
+    return (1 - u) * state + u * c
+
+
+def gru(inputs: Tensor, offsets: Tensor, weights: GruWeights, projected: bool) -> Tensor:
+    """Interest states of every behaviour (DIEN section 3.2): `[N, H]`."""
+    if not projected:
+        inputs = inputs @ weights.w_input + weights.bias
+    states = inputs.new_zeros(inputs.shape[0], weights.hidden)
+    order, live = _longest_first(offsets.diff())
+    first = offsets[:-1][order]
+    state = inputs.new_zeros(len(order), weights.hidden)
+    for t, n in enumerate(live):
+        place = first[:n] + t
+        state[:n] = step(inputs[place], state[:n], weights)
+        states[place] = state[:n]
+    return states
+
+
+def attention(states: Tensor, offsets: Tensor, queries: Tensor, user_of: Tensor) -> Tensor:
+    """Softmax over a user's steps of the product of state and query (DIEN eq. 9): `[C, T]`, 0 past the length."""
+    first, lengths = offsets[:-1], offsets.diff()
+    weights = queries.new_zeros(len(queries), int(lengths.max()) if len(lengths) else 0)
+    for user, (begin, length) in enumerate(zip(first.tolist(), lengths.tolist(), strict=True)):
+        candidates = (user_of == user).nonzero().squeeze(1)
+        own = states[begin : begin + length]
+        weights[candidates, :length] = torch.softmax(queries[candidates] @ own.T, dim=1)
+    return weights
+
+
+def evolve(states: Tensor, offsets: Tensor, queries: Tensor, user_of: Tensor, weights: GruWeights, cell: str) -> Tensor:
+    """The last state of interest evolution towards each candidate (DIEN section 3.3): `[C, H]`."""
+    order, live = _longest_first(offsets.diff()[user_of])
+    attended = attention(states, offsets, queries, user_of)[order]
+    projected = states @ weights.w_input
+    first = offsets[:-1][user_of][order]
+    state = queries.new_zeros(queries.shape)
+    for t, n in enumerate(live):
+        a = attended[:n, t : t + 1]
+        x = projected[first[:n] + t]
+        x = (a * x if cell == "aigru" else x) + weights.bias
+        state[:n] = step(x, state[:n], weights, cell, a)
+    return torch.empty_like(state).index_copy_(0, order, state)
+
+
+def _longest_first(lengths: Tensor) -> tuple[Tensor, list[int]]:
+    """An order by falling length, and for each step how many are still alive: the rows of a step are then a prefix."""
+    longest = int(lengths.max()) if len(lengths) else 0
+    alive = lengths > torch.arange(longest, device=lengths.device).unsqueeze(1)
+    return torch.argsort(lengths, descending=True, stable=True), alive.sum(1).tolist()
