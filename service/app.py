@@ -1,0 +1,121 @@
+"""The application: an engine, the routes in front of it, and the door that every request passes."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import re
+import secrets
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from importlib.metadata import PackageNotFoundError, version
+
+from fastapi import FastAPI
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from model.scorer import Scorer, load_scorer
+from service import errors
+from service.docs import add_docs
+from service.engine import Engine, State
+from service.routes import router
+from service.settings import Settings
+from service.stores import BehaviorStore, open_store
+
+log = logging.getLogger("augur.http")
+
+REQUEST_ID = re.compile(rb"[A-Za-z0-9._:/+=-]{1,128}\Z")
+
+
+def create_app(settings: Settings, *, scorer: Scorer | None = None, store: BehaviorStore | None = None) -> FastAPI:
+    """The server as an ASGI application; its parts can be handed in, else they are what the settings name.
+
+    Raises:
+        model.artifact.ArtifactError: the artifact cannot be used.
+        ConfigError: a setting cannot be used, or not with this model.
+    """
+    engine = Engine(settings, scorer or load_scorer(settings.model), store or open_store(settings))
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        await engine.start()
+        try:
+            yield
+        finally:
+            await engine.close()
+
+    app = FastAPI(
+        title="Augur",
+        version=product_version(),
+        description="Click probabilities of candidates from a user's most recent behaviours, computed by DIEN.",
+        lifespan=lifespan,
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,
+    )
+    app.state.engine = engine
+    app.include_router(router)
+    add_docs(app, settings)
+    for kind in (errors.AugurError, RequestValidationError, HTTPException):
+        app.add_exception_handler(kind, errors.handle)
+    app.add_middleware(Door, engine=engine)
+    return app
+
+
+def product_version() -> str:
+    """The version that is installed."""
+    try:
+        return version("augur")
+    except PackageNotFoundError:
+        return "0"
+
+
+class Door:
+    """What holds for every request: an id in and out, no exception past it, and leave-taking while draining."""
+
+    def __init__(self, app: ASGIApp, engine: Engine) -> None:
+        self._app = app
+        self._engine = engine
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """ASGI."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        headers = [(b"x-request-id", _request_id(scope)), (b"x-content-type-options", b"nosniff")]
+        if self._engine.state is State.DRAINING:
+            # Clients that keep connections open move on to another server instead of meeting a closed one.
+            headers.append((b"connection", b"close"))
+        started = False
+
+        async def send_with_headers(message: Message) -> None:
+            nonlocal started
+            if message["type"] == "http.response.start":
+                started = True
+                stated = {name for name, _ in message.get("headers", ())}
+                message["headers"] = [*message.get("headers", ()), *(each for each in headers if each[0] not in stated)]
+            await send(message)
+
+        try:
+            await self._app(scope, receive, send_with_headers)
+        except asyncio.CancelledError:
+            # The end of the server's patience with a request that is not even whole.
+            if started or self._engine.state is not State.DRAINING:
+                raise
+            stopped = errors.DrainingError("the server stopped before it had the whole request")
+            await errors.to_response(stopped)(scope, receive, send_with_headers)
+        except Exception:
+            log.exception("%s failed, request id %s", scope["method"], headers[0][1].decode())
+            if started:
+                raise
+            failed = errors.InternalError("the server failed at this request; its log says why")
+            await errors.to_response(failed)(scope, receive, send_with_headers)
+
+
+def _request_id(scope: Scope) -> bytes:
+    """The client's own id if it can be repeated safely, else a new one."""
+    for name, value in scope["headers"]:
+        if name == b"x-request-id" and REQUEST_ID.match(value):
+            return bytes(value)
+    return secrets.token_hex(8).encode()

@@ -1,0 +1,272 @@
+"""The HTTP contract: each route reads, checks, asks the engine, and writes."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine
+from typing import Annotated, Any
+from urllib.parse import unquote_to_bytes
+
+import numpy as np
+from fastapi import APIRouter, Query, Request, Response
+from fastapi.responses import RedirectResponse
+from pydantic import BaseModel
+from pydantic_core import to_json
+from starlette.convertors import Convertor, register_url_convertor
+
+from service import body, wire
+from service.engine import Engine
+from service.errors import ClientGoneError, InvalidInputError, StoreUnavailableError, shorten
+from service.jobs import Scored
+from service.stores import StoreError
+
+
+class TextConvertor(Convertor[str]):
+    """A part of a path that is any text: slashes and line breaks too, which the framework's own ones stop at."""
+
+    regex = "(?s:.*)"
+
+    def convert(self, value: str) -> str:
+        """From the path."""
+        return value
+
+    def to_string(self, value: str) -> str:
+        """To a path."""
+        return value
+
+
+register_url_convertor("text", TextConvertor())
+router = APIRouter()
+
+MEANINGS = {
+    400: "Not JSON, or JSON that could be read two ways",
+    405: "Not with this method",
+    413: "The body has too many bytes",
+    415: "The body is not `application/json`",
+    422: "A field breaks its rule",
+    429: "The queue is full; `Retry-After` says when to come back",
+    503: "Starting, stopping, or the behaviour store does not answer",
+    504: "The deadline passed",
+}
+
+
+def may_fail(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """The error answers of a route, for its documentation."""
+    return {status: {"model": wire.ErrorAnswer, "description": MEANINGS[status]} for status in statuses}
+
+
+def takes(shape: type[BaseModel]) -> dict[str, Any]:
+    """The body of a route that reads it itself, for its documentation."""
+    reference = {"$ref": f"#/components/schemas/{shape.__name__}"}
+    return {"requestBody": {"required": True, "content": {"application/json": {"schema": reference}}}}
+
+
+def answer(content: Any) -> Response:
+    """JSON; numbers are written so that reading them as float32 gives the very same."""
+    return Response(to_json(content, inf_nan_mode="null"), media_type="application/json")
+
+
+@router.post(
+    "/v1/score",
+    summary="Click probabilities of candidates for a user",
+    tags=["scoring"],
+    openapi_extra=takes(wire.ScoreRequest),
+    response_model=wire.ScoreAnswer,
+    responses=may_fail(400, 413, 415, 422, 429, 503, 504),
+)
+async def score(request: Request) -> Response:
+    """One probability for each candidate, from what the user did most recently.
+
+    Behaviours come from the store, or from `history` in the request. When the store does not answer, the scores are
+    those of a user without behaviours, and `degraded` says so.
+    """
+    engine = _engine(request)
+    asked = await body.read(request, wire.ScoreRequest, engine.settings.max_body_bytes)
+    engine.check(asked)
+    item_ids = np.array(asked.item_ids, dtype=np.int64)
+    timeout_ms = min(asked.timeout_ms or engine.settings.timeout_ms, engine.settings.timeout_cap_ms)
+    scored = await _unless_gone(
+        request, engine.batcher.score(asked.user_id, item_ids, asked.context, engine.history(asked), timeout_ms)
+    )
+    return answer(
+        {
+            "model": engine.scorer.name,
+            "version": engine.scorer.version,
+            **_scores_or_ranking(scored, item_ids, asked.top_k),
+            "history_length": scored.history_length,
+            "unknown_items": scored.unknown_items,
+            "degraded": scored.degraded,
+        }
+    )
+
+
+@router.post(
+    "/v1/behaviors",
+    summary="Record what users did",
+    tags=["behaviours"],
+    openapi_extra=takes(wire.BehaviorsRequest),
+    response_model=wire.BehaviorsAnswer,
+    responses=may_fail(400, 413, 415, 422, 503),
+)
+async def record(request: Request) -> Response:
+    """Adds events to users' sequences, each once: it is safe to send the same request again.
+
+    After a 503 some users' events may be stored and others not; send all of them again.
+    """
+    engine = _engine(request)
+    asked = await body.read(request, wire.BehaviorsRequest, engine.settings.max_body_bytes)
+    records = engine.records(asked.events)
+    try:
+        appended = await engine.store.append(records)
+    except StoreError as error:
+        raise _unavailable(error) from error
+    return answer(
+        {
+            "accepted": appended.accepted,
+            "duplicates": appended.duplicates,
+            "outside_window": appended.outside_window,
+        }
+    )
+
+
+@router.get(
+    "/v1/users/{user_id:text}/behaviors",
+    summary="A user's stored behaviours, oldest first",
+    tags=["behaviours"],
+    response_model=wire.UserBehaviorsAnswer,
+    responses=may_fail(422, 503),
+)
+async def recall(
+    request: Request,
+    user_id: str,
+    limit: Annotated[int | None, Query(ge=1, le=1_000_000, description="the most recent so many")] = None,
+) -> Response:
+    """What the store knows of a user; nothing for one it does not know."""
+    engine = _engine(request)
+    _check_user(request, user_id)
+    try:
+        sequence = (await engine.store.histories([user_id]))[0]
+    except StoreError as error:
+        raise _unavailable(error) from error
+    if sequence is None:
+        raise StoreUnavailableError("what is stored for this user cannot be read")
+    names = ("item_id", "timestamp_ms", "action")
+    columns = [sequence[name][-(limit or len(sequence)) :].tolist() for name in names]
+    events = [
+        {"item_id": item_id, "timestamp_ms": timestamp_ms, "action": engine.actions.name(code)}
+        for item_id, timestamp_ms, code in zip(*columns, strict=True)
+    ]
+    return answer({"user_id": user_id, "events": events})
+
+
+@router.delete(
+    "/v1/users/{user_id:text}/behaviors",
+    summary="Forget a user's behaviours",
+    tags=["behaviours"],
+    response_model=wire.DeletedAnswer,
+    responses=may_fail(422, 503),
+)
+async def forget(request: Request, user_id: str) -> Response:
+    """Everything stored for the user is gone."""
+    _check_user(request, user_id)
+    try:
+        deleted = await _engine(request).store.delete(user_id)
+    except StoreError as error:
+        raise _unavailable(error) from error
+    return answer({"user_id": user_id, "deleted": deleted})
+
+
+@router.get("/v1/models", summary="The models served", tags=["models"], response_model=wire.ModelsAnswer)
+async def models(request: Request) -> Response:
+    """Names, versions, and what each model knows: its actions, its context fields, how far back it looks."""
+    scorer = _engine(request).scorer
+    info = wire.ModelInfo(
+        name=scorer.name,
+        version=scorer.version,
+        description=scorer.description,
+        actions=list(scorer.actions),
+        default_action=scorer.default_action,
+        context_fields=list(scorer.context_fields),
+        max_history=scorer.max_history,
+        metrics=dict(scorer.metrics),
+    )
+    return answer({"models": [info]})
+
+
+@router.get("/livez", summary="The process answers", tags=["probes"], response_model=wire.StatusAnswer)
+async def live() -> Response:
+    """Succeeds while the event loop runs; a failure is cured by a restart."""
+    return answer({"status": "alive"})
+
+
+@router.get(
+    "/readyz",
+    summary="Requests are welcome",
+    tags=["probes"],
+    response_model=wire.StatusAnswer,
+    responses=may_fail(503),
+)
+async def ready(request: Request) -> Response:
+    """Fails before the model is warm and from SIGTERM on.
+
+    Says nothing of the store: without it requests are still answered, and a store that all servers share must not
+    take all of them out at once.
+    """
+    _engine(request).check_ready()
+    return answer({"status": "ready"})
+
+
+@router.get("/", include_in_schema=False)
+async def root() -> Response:
+    """A person who opens the address finds the documentation."""
+    return RedirectResponse("/docs")
+
+
+def _engine(request: Request) -> Engine:
+    engine: Engine = request.app.state.engine
+    return engine
+
+
+def _scores_or_ranking(scored: Scored, item_ids: np.ndarray, top_k: int | None) -> dict[str, Any]:
+    if top_k is None:
+        return {"scores": scored.scores.tolist()}
+    best = np.argsort(-scored.scores, kind="stable")[:top_k]
+    ranked = zip(item_ids[best].tolist(), scored.scores[best].tolist(), strict=True)
+    return {"ranking": [{"item_id": item_id, "score": score} for item_id, score in ranked]}
+
+
+async def _unless_gone(request: Request, scoring: Coroutine[Any, Any, Scored]) -> Scored:
+    """Awaits scores, and gives them up as soon as the client closes its connection."""
+    work = asyncio.ensure_future(scoring)
+    gone = asyncio.ensure_future(_gone(request))
+    try:
+        await asyncio.wait((work, gone), return_when=asyncio.FIRST_COMPLETED)
+        if work.done():
+            return await work
+        raise ClientGoneError("the client closed the connection before its scores were ready")
+    finally:
+        work.cancel()
+        gone.cancel()
+
+
+async def _gone(request: Request) -> None:
+    """Returns when the client closes its connection; until then there is nothing to receive, the body has been read."""
+    while (await request.receive())["type"] != "http.disconnect":
+        continue
+
+
+def _check_user(request: Request, user_id: str) -> None:
+    """An id in a path: the bounds of one in a body, and bytes that are text.
+
+    The server puts U+FFFD where they are not, under which all such ids would be one user.
+    """
+    try:
+        unquote_to_bytes(request.scope.get("raw_path") or b"").decode("utf-8")
+    except UnicodeDecodeError:
+        raise InvalidInputError("user_id: percent-encoded UTF-8", field="user_id") from None
+    if not 1 <= len(user_id) <= wire.LONGEST_USER_ID:
+        raise InvalidInputError(f"user_id={shorten(user_id)}: 1 to {wire.LONGEST_USER_ID} characters", field="user_id")
+
+
+def _unavailable(error: StoreError) -> StoreUnavailableError:
+    return StoreUnavailableError(f"the behaviour store does not do its part ({error}); try again")

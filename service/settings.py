@@ -1,0 +1,153 @@
+"""Every setting of the server: one table of `AUGUR_*` environment variables and the one reader of it."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Mapping
+from dataclasses import Field, dataclass, field
+from pathlib import Path
+from typing import Any
+
+PREFIX = "AUGUR_"
+BUNDLED_MODEL = Path(__file__).resolve().parents[1] / "model" / "artifacts" / "kuairand"
+LOG_LEVELS = ("debug", "info", "warning", "error")
+
+
+class ConfigError(ValueError):
+    """A setting that cannot be used: the message has the variable, its value and the rule."""
+
+
+def rule(meaning: str, *, low: float | None = None, high: float | None = None) -> dict[str, Any]:
+    """What `--help` says of a field of `Settings`, and the range of a number (both ends allowed)."""
+    return {"meaning": meaning, "low": low, "high": high}
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What a server is told at its start; a field `x_y` is the variable `AUGUR_X_Y`."""
+
+    host: str = field(default="127.0.0.1", metadata=rule("address to listen on"))
+    port: int = field(default=8000, metadata=rule("port to listen on; 0 takes a free one", low=0, high=65535))
+    model: Path = field(default=BUNDLED_MODEL, metadata=rule("folder of the model artifact"))
+    store: str = field(
+        default="memory://", metadata=rule("behaviour store: memory://, redis://HOST:PORT/DB or rediss://...")
+    )
+    seed: str = field(
+        default="",
+        metadata=rule("ADAPTER:PATH of a data set whose histories are loaded at start, for users the store lacks"),
+    )
+    window: int = field(default=100, metadata=rule("most recent behaviours kept for a user", low=1, high=10_000))
+    ttl_seconds: int = field(
+        default=2_592_000,
+        metadata=rule("a user without a new behaviour for so long is forgotten; 0: never", low=0, high=10**10),
+    )
+    max_items: int = field(default=2048, metadata=rule("candidates in one request, at most", low=1, high=1_000_000))
+    max_history: int = field(
+        default=2000, metadata=rule("behaviours in the history of one request, at most", low=0, high=1_000_000)
+    )
+    max_body_bytes: int = field(
+        default=1_048_576, metadata=rule("size of a request's body, at most", low=1024, high=2**30)
+    )
+    batch_candidates: int = field(
+        default=2048, metadata=rule("candidates computed in one go; a larger request goes alone", low=1)
+    )
+    queue_candidates: int = field(
+        default=16_384, metadata=rule("candidates that may wait; beyond it requests get 429", low=1)
+    )
+    max_wait_us: int = field(
+        default=0, metadata=rule("microseconds a batch that is not full waits for company", low=0, high=1_000_000)
+    )
+    timeout_ms: int = field(default=1000, metadata=rule("deadline of a request that states none", low=1))
+    timeout_cap_ms: int = field(default=10_000, metadata=rule("longest deadline a request can ask for", low=1))
+    threads: int = field(
+        default=0, metadata=rule("threads of the scorer's arithmetic; 0: one for each core", low=0, high=1024)
+    )
+    store_timeout_ms: int = field(
+        default=25, metadata=rule("a read from the store that takes longer is given up", low=1, high=60_000)
+    )
+    store_write_timeout_ms: int = field(
+        default=250, metadata=rule("a write to the store that takes longer is given up", low=1, high=60_000)
+    )
+    store_connections: int = field(default=16, metadata=rule("connections to the store, at most", low=1, high=10_000))
+    linger_seconds: float = field(
+        default=1.0,
+        metadata=rule("after SIGTERM: readiness fails, requests are still taken for so long", low=0, high=3600),
+    )
+    drain_seconds: float = field(
+        default=10.0, metadata=rule("then requests in flight get so long to finish", low=0, high=3600)
+    )
+    log_level: str = field(default="info", metadata=rule("one of " + ", ".join(LOG_LEVELS)))
+
+    def __post_init__(self) -> None:
+        for each in dataclasses.fields(self):
+            _check_range(each, getattr(self, each.name))
+        if not self.host.strip():
+            raise ConfigError("AUGUR_HOST='': an address, as 127.0.0.1, or 0.0.0.0 for all of this machine's")
+        if self.log_level not in LOG_LEVELS:
+            raise ConfigError(f"AUGUR_LOG_LEVEL={self.log_level!r}: one of {', '.join(LOG_LEVELS)}")
+        if self.max_items > self.queue_candidates:
+            raise ConfigError(
+                f"AUGUR_QUEUE_CANDIDATES={self.queue_candidates}: at least AUGUR_MAX_ITEMS ({self.max_items}), "
+                "or a request of the largest size could never be taken"
+            )
+        if self.timeout_ms > self.timeout_cap_ms:
+            raise ConfigError(
+                f"AUGUR_TIMEOUT_MS={self.timeout_ms}: at most AUGUR_TIMEOUT_CAP_MS ({self.timeout_cap_ms})"
+            )
+        if self.seed and ":" not in self.seed:
+            raise ConfigError(f"AUGUR_SEED={self.seed!r}: ADAPTER:PATH, as in kuairand:data/kuairand_pure")
+
+    @classmethod
+    def from_environment(cls, environment: Mapping[str, str]) -> Settings:
+        """The settings that the `AUGUR_*` variables of an environment ask for.
+
+        Raises:
+            ConfigError: a variable that does not exist, or whose value breaks its rule.
+        """
+        fields = {variable(each.name): each for each in dataclasses.fields(cls)}
+        stated = {name: value for name, value in environment.items() if name.startswith(PREFIX)}
+        for name, text in stated.items():
+            if name not in fields:
+                raise ConfigError(f"{name}={text!r}: no such setting; python -m service --help lists them")
+        values = {fields[name].name: _parse(name, fields[name], text) for name, text in stated.items()}
+        return cls(**values)
+
+    @property
+    def compute_threads(self) -> int:
+        """`threads`, or the number of cores this process may use."""
+        if self.threads:
+            return self.threads
+        return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def variable(name: str) -> str:
+    """The environment variable of a field."""
+    return PREFIX + name.upper()
+
+
+def describe() -> str:
+    """The table of all settings, for `--help`."""
+    lines = []
+    for each in dataclasses.fields(Settings):
+        default = "the bundled one" if each.default == BUNDLED_MODEL else str(each.default) or "none"
+        lines.append(f"  {variable(each.name):<30}{each.metadata['meaning']} ({default})")
+    return "\n".join(lines)
+
+
+def _parse(name: str, setting: Field[Any], text: str) -> Any:
+    kind = {"int": int, "float": float, "str": str, "Path": Path}[str(setting.type)]
+    if not text.strip() and kind is not str:
+        raise ConfigError(f"{name}={text!r}: not empty; leave it unset for {setting.default}")
+    try:
+        return kind(text)
+    except ValueError:
+        raise ConfigError(f"{name}={text!r}: {'a whole number' if kind is int else 'a number'}") from None
+
+
+def _check_range(setting: Field[Any], value: Any) -> None:
+    low, high = setting.metadata["low"], setting.metadata["high"]
+    # Written so that NaN, which compares false with everything, does not pass.
+    if (low is not None and not value >= low) or (high is not None and not value <= high):
+        rule = f"at least {low}" if high is None else f"{low} to {high}"
+        raise ConfigError(f"{variable(setting.name)}={value}: {rule}")

@@ -1,0 +1,125 @@
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import redis
+import torch
+from service_parts import SETTINGS, RedisServer, Service, TwinScorer, memory
+
+from model.artifact import of_model, save_artifact
+from model.data import open_data
+from model.dien import Dien, DienConfig
+from model.features import fit_schema
+from model.scorer import Scorer, load_scorer
+from service.app import create_app
+from service.settings import Settings
+
+USERS, CATALOGUE = range(1, 31), range(100, 160)
+
+
+@pytest.fixture(scope="session")
+def data_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small data set in the canonical format; user 30 has no history."""
+    folder = tmp_path_factory.mktemp("data")
+    random = np.random.default_rng(7)
+    item_ids = np.array(CATALOGUE)
+    pq.write_table(pa.table({"item_id": item_ids, "category": item_ids % 5}), folder / "items.parquet")
+    rows = 600
+    impressions = {
+        "user_id": random.choice(USERS[:-1], rows),
+        "item_id": random.choice(item_ids, rows),
+        "timestamp_ms": 1_650_000_000_000 + np.sort(random.integers(0, 10**9, rows)),
+        "click": random.integers(0, 2, rows),
+        "tab": random.integers(0, 4, rows),
+        "action": np.where(random.random(rows) < 0.5, "click", "buy"),
+    }
+    pq.write_table(pa.table(impressions), folder / "impressions.parquet")
+    # The same items again and again, all at one time, as logs without exact times have them.
+    lists = [random.choice(item_ids[:5], 12).tolist() for _ in USERS[:-1]]
+    past = {"user_id": list(USERS[:-1]), "item_ids": lists, "actions": [["click"] * 12] * len(lists)}
+    pq.write_table(pa.table(past), folder / "histories.parquet")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def artifact_folder(data_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An artifact with random weights, large enough that scores differ visibly."""
+    torch.manual_seed(11)
+    schema = fit_schema(open_data(f"canonical:{data_folder}"), max_history=16)
+    config = DienConfig(hidden=8, embedding=6, head=(16, 8), initial_deviation=0.7)
+    folder = tmp_path_factory.mktemp("artifact") / "tiny"
+    save_artifact(of_model("tiny", Dien(schema, config), schema, {}, {"test": {"auc": 0.5}}), folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def scorer(artifact_folder: Path) -> Scorer:
+    return load_scorer(artifact_folder)
+
+
+@pytest.fixture
+def twin() -> TwinScorer:
+    return TwinScorer()
+
+
+@pytest.fixture
+def serving() -> Callable[..., Any]:
+    """`async with serving(settings, scorer=..., store=...) as service`"""
+
+    @asynccontextmanager
+    async def start(settings: Settings | None = None, **parts: Any) -> AsyncIterator[Service]:
+        app = create_app(settings or Settings(drain_seconds=1.0), **parts)
+        async with app.router.lifespan_context(app):
+            transport = httpx.ASGITransport(app, raise_app_exceptions=False)
+            async with httpx.AsyncClient(transport=transport, base_url="http://augur") as client:
+                yield Service(app, client)
+
+    return start
+
+
+@pytest.fixture(scope="session")
+def shared_redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
+    server = RedisServer(tmp_path_factory.mktemp("redis"))
+    server.start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def redis_server(shared_redis: RedisServer) -> RedisServer:
+    """A server with nothing in it; shared, so not to be stopped."""
+    with redis.Redis.from_url(shared_redis.url) as client:
+        client.flushall()
+    return shared_redis
+
+
+@pytest.fixture
+def own_redis(tmp_path: Path) -> Iterator[RedisServer]:
+    """For a test that stops it."""
+    server = RedisServer(tmp_path)
+    server.start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def with_service(serving: Any, scorer: Scorer) -> Callable[..., Any]:
+    """Runs a scenario against a started application with the real scorer and an empty memory store."""
+
+    def run(scenario: Any, settings: Settings = SETTINGS, **parts: Any) -> Any:
+        async def whole() -> Any:
+            async with serving(settings, **({"scorer": scorer, "store": memory()} | parts)) as service:
+                return await scenario(service)
+
+        return asyncio.run(whole())
+
+    return run
