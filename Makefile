@@ -1,20 +1,28 @@
 # Every verb sets up what it needs in .venv. PYTHON picks the interpreter (3.11 or newer), PORT where `serve` listens.
-# WHEELS holds extra options for pip, such as an index of CPU builds of torch.
+# WHEELS holds extra options for pip, such as an index of CPU builds of torch. URL is a server for `loadtest`, ENGINE builds
+# the image IMAGE.
 PYTHON ?= python3
 PORT ?= 8000
 WHEELS ?=
+URL ?=
+ENGINE ?=
+VERSION = $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
+IMAGE ?= augur:$(VERSION)
 BIN = .venv/bin
 PIP = $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt $(WHEELS)
 .DEFAULT_GOAL = help
-.PHONY: help setup serve test check train clean lock
+.PHONY: help setup serve test check train bench loadtest image clean lock
 
 help:
-	@echo "make serve   score requests on 127.0.0.1:$(PORT) with the bundled model and users"
-	@echo "make test    all tests"
-	@echo "make check   lint, format, types"
-	@echo "make train   rebuild the bundled model from data/"
-	@echo "make setup   prepare .venv for all of these (each also does what it needs by itself)"
-	@echo "make clean   remove what the others made"
+	@echo "make serve     score requests on 127.0.0.1:$(PORT) with the bundled model and users"
+	@echo "make test      all tests"
+	@echo "make check     lint, format, types"
+	@echo "make train     rebuild the bundled model from data/"
+	@echo "make bench     kernels against what else one could run"
+	@echo "make loadtest  locust against a server of its own, or URL="
+	@echo "make image     build the container image $(IMAGE) with docker, podman or buildah, or ENGINE="
+	@echo "make setup     prepare .venv for all of these (each also does what it needs by itself)"
+	@echo "make clean     remove what the others made"
 
 .venv/serve.stamp: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed; set PYTHON=" >&2; exit 1; }
@@ -24,6 +32,10 @@ help:
 
 .venv/full.stamp: .venv/serve.stamp
 	$(PIP) -e '.[train,dev]'
+	@touch $@
+
+.venv/loadtest.stamp: .venv/serve.stamp
+	$(PIP) -e '.[loadtest]'
 	@touch $@
 
 setup: .venv/full.stamp
@@ -40,7 +52,24 @@ check: .venv/full.stamp
 	$(BIN)/mypy
 
 train: .venv/full.stamp
-	$(BIN)/python -m model.distill --out model/artifacts/kuairand --run runs/bundled
+	rm -rf runs/bundled
+	$(BIN)/python -m model.distill --batch-size 64 --negatives shown --auxiliary-weight 0.25 \
+	  --out model/artifacts/kuairand --run runs/bundled
+
+bench: .venv/serve.stamp
+	$(BIN)/python -m kernels.bench
+
+loadtest: .venv/loadtest.stamp
+	$(BIN)/python -m loadtest $(if $(URL),--url $(URL))
+
+# The first engine that answers, if none is named. All but docker need to be told of a format that has health checks.
+image:
+	@engine='$(ENGINE)'; for each in docker podman buildah; do \
+	  test -n "$$engine" || ! $$each info >/dev/null 2>&1 || engine=$$each; \
+	done; \
+	test -n "$$engine" || { echo "no container engine answers: docker, podman or buildah is needed; set ENGINE=" >&2; exit 1; }; \
+	case $$engine in *docker) format= ;; *) format='--format docker' ;; esac; \
+	set -x; $$engine build $$format --build-arg VERSION=$(VERSION) --build-arg WHEELS='$(WHEELS)' -t $(IMAGE) .
 
 clean:
 	rm -rf .venv build dist runs *.egg-info .coverage .coverage.* .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -68,8 +68,14 @@ def _check_weights(weights: GruWeights, inputs: int | None, like: Tensor) -> Non
         _require(bool(torch.isfinite(tensor).all()), f"weights.{name}", "every value finite")
 
 
-def _check_offsets(offsets: Tensor, behaviors: int) -> None:
-    _require(offsets.dtype == torch.int64, "offsets", f"int64, not {offsets.dtype}")
+def _check_index(name: str, tensor: Tensor, like: Tensor) -> None:
+    _require(tensor.dtype == torch.int64, name, f"int64, not {tensor.dtype}")
+    _require(tensor.device == like.device, name, f"on {tensor.device} beside {like.device}: all on one device")
+
+
+def _check_offsets(offsets: Tensor, like: Tensor) -> None:
+    behaviors = like.shape[0]
+    _check_index("offsets", offsets, like)
     _require(offsets.dim() == 1 and len(offsets) >= 1, "offsets", f"shape [U + 1], not {list(offsets.shape)}")
     _require(
         int(offsets[0]) == 0 and int(offsets[-1]) == behaviors,
@@ -86,7 +92,7 @@ def check_gru(inputs: Tensor, offsets: Tensor, weights: GruWeights, projected: b
     _check_weights(weights, None if projected else inputs.shape[1], inputs)
     if projected:
         _check_matrix("inputs", inputs, (None, 3 * weights.hidden), inputs)
-    _check_offsets(offsets, inputs.shape[0])
+    _check_offsets(offsets, inputs)
 
 
 def check_attention(states: Tensor, offsets: Tensor, queries: Tensor, user_of: Tensor) -> None:
@@ -94,8 +100,8 @@ def check_attention(states: Tensor, offsets: Tensor, queries: Tensor, user_of: T
     _require(states.is_floating_point(), "states", f"floating point, not {states.dtype}")
     _require(states.dim() == 2, "states", f"two dimensions [N, H], not {states.dim()}")
     _check_matrix("queries", queries, (None, states.shape[1]), states)
-    _check_offsets(offsets, states.shape[0])
-    _require(user_of.dtype == torch.int64, "user_of", f"int64, not {user_of.dtype}")
+    _check_offsets(offsets, states)
+    _check_index("user_of", user_of, states)
     _require(user_of.shape == queries.shape[:1], "user_of", f"shape [{len(queries)}], not {list(user_of.shape)}")
     users = len(offsets) - 1
     inside = not len(user_of) or (int(user_of.min()) >= 0 and int(user_of.max()) < users)

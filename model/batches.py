@@ -66,7 +66,9 @@ class Batcher:
         for everything or where the data has none, come with each batch.
         """
         behaviors = data.behaviors
-        items, given = behaviors.item_ids, behaviors.negatives if shown else None
+        items, given = self.history[:-1], None
+        if shown and behaviors.negatives is not None:
+            given = self.schema.catalogue.rows(behaviors.negatives)
         exposure = np.zeros(len(items), dtype=bool)
         if shown and data.shown_action is not None and behaviors.actions is not None:
             exposure = np.asarray(behaviors.actions == data.shown_action)
@@ -75,7 +77,7 @@ class Batcher:
         self.chosen, self.against, self.drawn = (np.append(part, False) for part in (~exposure, own | drawn, drawn))
         self.negatives = self.history.copy()
         if given is not None:
-            self.negatives[:-1] = np.where(exposure, self.history[:-1], self.schema.catalogue.rows(given))
+            self.negatives[:-1] = np.where(exposure, items, given)
 
     def __len__(self) -> int:
         """Impressions; a training positive that draws its negative counts once."""
@@ -84,10 +86,15 @@ class Batcher:
     def epoch(
         self, size: int, seed: int, epoch: int, *, first_step: int = 0, rank: int = 0, ranks: int = 1
     ) -> Iterator[Batch]:
-        """Batches of one shuffled epoch from `first_step` on; of each, the share of one of `ranks` workers."""
+        """Batches of one shuffled epoch from `first_step` on; of each, the share of one of `ranks` workers.
+
+        A rest of fewer rows than workers is repeated among them: none may be left without a row.
+        """
         order = np.random.default_rng([seed, epoch]).permutation(len(self))
         for step in range(first_step, self.steps(size)):
             rows = order[step * size : (step + 1) * size]
+            if len(rows) < ranks:
+                rows = np.resize(rows, ranks)
             yield self.batch(rows[rank::ranks], np.random.default_rng([seed, epoch, step, rank]))
 
     def steps(self, size: int) -> int:

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
+import tempfile
 from collections.abc import Callable
 from dataclasses import MISSING, Field, dataclass, field, fields
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 import torch
 
 from kernels import BackendUnavailableError, KernelInputError
-from model.artifact import ArtifactError
+from model import checkpoint
+from model.artifact import ArtifactError, check_target
+from model.artifact_checks import LONGEST_HISTORY, check_name
 from model.data import DataError, DataSet, open_data
 from model.dien import ConfigError
 from model.features import FeatureSchema, fit_schema
@@ -33,9 +37,13 @@ class DataConfig:
     prefixes: bool = field(default=False, metadata={"help": "train on every prefix of a sequence, not the whole alone"})
 
     def __post_init__(self) -> None:
-        for name in ("max_history", "min_count"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{name}={getattr(self, name)}: at least 1")
+        if not 1 <= self.max_history <= LONGEST_HISTORY:
+            raise ConfigError(f"max_history={self.max_history}: from 1 to {LONGEST_HISTORY}")
+        for name, least in (("min_count", 1), ("split_seed", 0)):
+            if getattr(self, name) < least:
+                raise ConfigError(f"{name}={getattr(self, name)}: at least {least}")
+        if len(set(self.context or ())) < len(self.context or ()):
+            raise ConfigError(f"context={','.join(self.context or ())}: a field occurs twice")
 
     def open(self) -> tuple[DataSet, FeatureSchema]:
         """The data set and the schema fitted to its training split."""
@@ -46,27 +54,41 @@ class DataConfig:
         return data, schema
 
 
-def add_settings(parser: argparse.ArgumentParser, kind: type, *, prefix: str = "", skip: tuple[str, ...] = ()) -> None:
+class CommandLine(argparse.ArgumentParser):
+    """A parser whose complaints are ConfigErrors, for `main` to say in one line."""
+
+    def __init__(self, prog: str, about: str | None, required: str = "") -> None:
+        usage = " ".join(part for part in ("%(prog)s", required, "[options]") if part)
+        width = lambda prog: argparse.HelpFormatter(prog, max_help_position=34, width=110)  # noqa: E731
+        super().__init__(prog=prog, usage=usage, description=about, formatter_class=width)
+
+    def error(self, message: str) -> NoReturn:
+        """Raise what is wrong with the line."""
+        raise ConfigError(f"{message}; --help lists the options")
+
+
+def add_settings(parser: argparse.ArgumentParser, kind: type) -> None:
     """One option for each field of a dataclass of settings."""
-    group = parser.add_argument_group((kind.__doc__ or "").splitlines()[0])
+    group = parser.add_argument_group((kind.__doc__ or "").splitlines()[0].rstrip("."))
     for one in fields(kind):
-        if one.name not in skip:
-            group.add_argument(f"--{prefix}{one.name}".replace("_", "-"), **_option(one))
+        group.add_argument(f"--{one.name}".replace("_", "-"), **_option(one))
 
 
 def _option(one: Field[Any]) -> dict[str, Any]:
     default = one.default
     if default is MISSING:
         raise TypeError(f"{one.name}: a setting needs a default")
-    option: dict[str, Any] = {"default": default, "help": f"{one.metadata.get('help', '')} (default: {default})"}
+    shown = ",".join(map(str, default)) if isinstance(default, tuple) else default
+    text = one.metadata.get("help", "")
+    option: dict[str, Any] = {"default": default, "help": text if shown is None else f"{text} (default: {shown})"}
     if isinstance(default, bool):
         return option | {"action": argparse.BooleanOptionalAction}
     if isinstance(default, tuple) or default is None:
         whole = isinstance(default, tuple) and isinstance(default[0], int)
         return option | {"type": _list_of(int if whole else str), "metavar": "A,B"}
     if "choices" in one.metadata:
-        option["choices"] = one.metadata["choices"]
-    return option | {"type": type(default)}
+        return option | {"choices": one.metadata["choices"]}
+    return option | {"type": type(default), "metavar": {int: "N", float: "X"}.get(type(default), "TEXT")}
 
 
 def _list_of(kind: Callable[[str], Any]) -> Callable[[str], tuple[Any, ...]]:
@@ -77,31 +99,40 @@ def _list_of(kind: Callable[[str], Any]) -> Callable[[str], tuple[Any, ...]]:
     return parse
 
 
-def settings(args: argparse.Namespace, kind: type[Settings], *, prefix: str = "", **fixed: Any) -> Settings:
+def settings(args: argparse.Namespace, kind: type[Settings]) -> Settings:
     """The dataclass that the options say. Raises ConfigError as its checks do."""
-    names = [one.name for one in fields(kind) if one.name not in fixed]  # type: ignore[arg-type]
-    return kind(**{name: getattr(args, f"{prefix}{name}".replace("-", "_")) for name in names}, **fixed)
+    return kind(**{one.name: getattr(args, one.name) for one in fields(kind)})  # type: ignore[arg-type]
 
 
-def add_run(parser: argparse.ArgumentParser) -> None:
+def add_run(parser: argparse.ArgumentParser, what: str = "artifact") -> argparse._ArgumentGroup:
     """Options of where a run happens."""
     group = parser.add_argument_group("Where")
-    group.add_argument("--out", type=Path, required=True, help="folder of the artifact to write")
+    group.add_argument("--out", type=Path, required=True, metavar="DIR", help=f"folder of the {what} to write")
     group.add_argument(
-        "--run", type=Path, help="folder of checkpoint, metrics and TensorBoard (default: runs/NAME of out)"
+        "--run", type=Path, metavar="DIR", help="folder of checkpoint, metrics, TensorBoard (default: runs/NAME of out)"
     )
     group.add_argument("--resume", action="store_true", help="go on from the run's checkpoint")
-    group.add_argument("--device", default="auto", help="cpu, cuda, cuda:N; auto: a GPU if there is one")
-    group.add_argument("--threads", type=int, default=0, help="CPU threads (default: torch's own)")
+    add_device(group)
+    return group
+
+
+def add_device(parser: argparse._ActionsContainer) -> None:
+    """Options of what computes."""
+    parser.add_argument(
+        "--device", default="auto", metavar="NAME", help="cpu, cuda, cuda:N; auto: a GPU if it is there"
+    )
+    parser.add_argument("--threads", type=int, default=0, metavar="N", help="CPU threads (default: torch's own)")
 
 
 def device_of(args: argparse.Namespace) -> torch.device:
-    """The device that `--device` means, with `--threads` applied."""
+    """The device that `--device` means, torchrun's for this worker, with `--threads` applied."""
     if args.threads < 0:
         raise ConfigError(f"threads={args.threads}: at least 1, or 0 for torch's own number")
     if args.threads:
         torch.set_num_threads(args.threads)
     name = args.device if args.device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
+    if name == "cuda":
+        name = f"cuda:{os.environ.get('LOCAL_RANK', '0')}"
     try:
         device = torch.device(name)
         torch.empty(0, device=device)
@@ -110,21 +141,55 @@ def device_of(args: argparse.Namespace) -> torch.device:
     return device
 
 
+def folder_of_run(args: argparse.Namespace) -> Path:
+    """The run's folder, as stated or by the artifact's name."""
+    stated: Path | None = args.run
+    return stated or Path("runs") / args.out.resolve().name
+
+
+def check_places(args: argparse.Namespace, *outs: Path) -> None:
+    """Raise ConfigError or ArtifactError, before any work, where its results could not be written."""
+    run = folder_of_run(args).resolve()
+    resolved = [out.resolve() for out in outs]
+    for out in resolved:
+        check_name(out.name, out)
+        check_target(out)
+        if run.is_relative_to(out):
+            raise ConfigError(f"run={run}: inside {out}, which the artifact will replace")
+        if any(other != out and other.is_relative_to(out) for other in resolved) or resolved.count(out) > 1:
+            raise ConfigError(f"out={out}: two artifacts in one place")
+        check_writable(out.parent)
+
+
+def check_writable(folder: Path) -> None:
+    """Make a folder; ConfigError where that, or a file in it, cannot be."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise ConfigError(f"{folder}: cannot be written to: {error.strerror}") from None
+
+
 def run_folder(args: argparse.Namespace, *, first: bool) -> Path:
     """The run's folder, made; ConfigError where it holds another run, or none to resume."""
-    folder: Path = args.run or Path("runs") / args.out.name
-    if args.resume and not (folder / "checkpoint.pt").is_file():
+    folder = folder_of_run(args)
+    holds = (folder / checkpoint.FILE).exists()
+    if args.resume and not holds:
         raise ConfigError(f"resume: {folder} holds no checkpoint")
-    if first and not args.resume and (folder / "checkpoint.pt").exists():
+    if first and not args.resume and holds:
         raise ConfigError(f"run={folder}: holds a run already; --resume goes on with it, another --run starts anew")
-    folder.mkdir(parents=True, exist_ok=True)
+    check_writable(folder)
     return folder
 
 
 def main(body: Callable[[], None]) -> None:
-    """Run a command line; what its user did wrong becomes one line on stderr and exit code 2."""
+    """Run a command line; what its user did wrong becomes one line on stderr and exit code 2, Ctrl-C 130."""
     try:
         body()
-    except (ArtifactError, BackendUnavailableError, ConfigError, DataError, KernelInputError) as error:
+    except (ArtifactError, BackendUnavailableError, ConfigError, DataError, KernelInputError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         raise SystemExit(2) from None
+    except KeyboardInterrupt as interrupt:
+        print(str(interrupt) or "stopped", file=sys.stderr)
+        raise SystemExit(130) from None

@@ -7,7 +7,7 @@ action.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import torch
@@ -18,6 +18,10 @@ from kernels import CELLS
 from model.features import FeatureSchema
 from model.layers import Gru, Mlp
 
+LARGEST = 4096  # of every width
+ACTIVATIONS = ("dice", "prelu")
+AUXILIARIES = ("net", "inner", "none")
+
 Embed = Callable[[Tensor], Tensor]
 
 
@@ -27,23 +31,27 @@ class ConfigError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class DienConfig:
-    """The shape of a DIEN. `auxiliary` is the form of the auxiliary loss: inner product, small net, or none."""
+    """The shape of a DIEN."""
 
-    hidden: int = 32
-    embedding: int = 18
-    cell: str = "augru"
-    head: tuple[int, ...] = (200, 80)
-    activation: str = "dice"
-    auxiliary: str = "net"
-    initial_deviation: float = 0.01
+    hidden: int = field(default=32, metadata={"help": "size of the interest states"})
+    embedding: int = field(default=18, metadata={"help": "width of one field's embedding"})
+    cell: str = field(default="augru", metadata={"help": "of interest evolution", "choices": CELLS})
+    head: tuple[int, ...] = field(default=(200, 80), metadata={"help": "widths of the last net's layers"})
+    activation: str = field(default="dice", metadata={"help": "of the last net", "choices": ACTIVATIONS})
+    auxiliary: str = field(
+        default="net", metadata={"help": "auxiliary loss: small net, inner product, or none", "choices": AUXILIARIES}
+    )
+    initial_deviation: float = field(default=0.01, metadata={"help": "standard deviation of new embeddings"})
 
     def __post_init__(self) -> None:
         for name in ("hidden", "embedding"):
-            if not 1 <= getattr(self, name) <= 4096:
-                raise ConfigError(f"{name}={getattr(self, name)}: from 1 to 4096")
-        if not 1 <= len(self.head) <= 8 or not all(1 <= width <= 4096 for width in self.head):
-            raise ConfigError(f"head={self.head}: one to eight widths from 1 to 4096")
-        choices = {"cell": CELLS, "activation": ("dice", "prelu"), "auxiliary": ("net", "inner", "none")}
+            if not 1 <= getattr(self, name) <= LARGEST:
+                raise ConfigError(f"{name}={getattr(self, name)}: from 1 to {LARGEST}")
+        if not 1 <= len(self.head) <= 8 or not all(1 <= width <= LARGEST for width in self.head):
+            raise ConfigError(f"head={self.head}: one to eight widths from 1 to {LARGEST}")
+        if not 0 <= self.initial_deviation < float("inf"):
+            raise ConfigError(f"initial_deviation={self.initial_deviation}: finite and not negative")
+        choices = {"cell": CELLS, "activation": ACTIVATIONS, "auxiliary": AUXILIARIES}
         for name, allowed in choices.items():
             if getattr(self, name) not in allowed:
                 raise ConfigError(f"{name}={getattr(self, name)!r}: one of {', '.join(allowed)}")
@@ -68,6 +76,17 @@ class Following(NamedTuple):
     against: Tensor  # bool [B, T] the negative counts
 
 
+def table_sizes(schema: FeatureSchema) -> dict[str, int]:
+    """Rows of each embedding table by its name. Raises ConfigError for a name that no table can have."""
+    names = [*schema.item_fields, *schema.context_fields]
+    for name in names:
+        # A table is a submodule of this name, and torch keeps some names for itself.
+        if names.count(name) > 1 or name in ("user_id", "action") or "." in name or hasattr(nn.ModuleDict(), name):
+            raise ConfigError(f"field {name!r}: used twice, or a name that is taken; rename the column")
+    sizes = {name: len(vocabulary) for name, vocabulary in schema.vocabularies.items()}
+    return sizes | ({"action": len(schema.actions) + 1} if schema.actions else {})
+
+
 class Embeddings(nn.Module):
     """The tables of a schema: item fields, actions, user, context. Booster and light net may share one."""
 
@@ -79,10 +98,7 @@ class Embeddings(nn.Module):
         self.item_fields = schema.item_fields
         self.context_fields = schema.context_fields
         self.register_buffer("item_rows", torch.from_numpy(schema.item_rows), persistent=False)
-        sizes = {name: len(vocabulary) for name, vocabulary in schema.vocabularies.items()}
-        if schema.actions:
-            sizes["action"] = len(schema.actions) + 1
-        self.tables = nn.ModuleDict({name: nn.Embedding(size, width) for name, size in sizes.items()})
+        self.tables = nn.ModuleDict({name: nn.Embedding(size, width) for name, size in table_sizes(schema).items()})
         for table in self.tables.values():
             nn.init.normal_(table.weight, std=deviation)  # type: ignore[arg-type]
         self.item_width = width * len(self.item_fields)

@@ -14,12 +14,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from model.artifact import of_model, save_artifact
 from model.batches import Batch
-from model.cli import DataConfig, add_run, add_settings, device_of, main, settings
-from model.dien import ConfigError, Dien, DienConfig
+from model.cli import CommandLine, DataConfig, add_run, add_settings, check_places, device_of, main, settings
+from model.dien import LARGEST, ConfigError, Dien, DienConfig
 from model.train import fit, report, save
-from model.training import Objective, TrainConfig, weighted, workers
+from model.training import Objective, TrainConfig, weighted
+from model.workers import workers
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,12 +31,12 @@ class RocketConfig:
     )
     hint_weight: float = field(default=0.1, metadata={"help": "λ of the hint loss"})
     share: bool = field(default=True, metadata={"help": "one set of embeddings for both nets"})
-    auxiliary_weight: float = field(default=0.2, metadata={"help": "α of DIEN eq. 8"})
 
     def __post_init__(self) -> None:
-        for name in ("hint_weight", "auxiliary_weight"):
-            if not 0 <= getattr(self, name) < float("inf"):
-                raise ConfigError(f"{name}={getattr(self, name)}: finite and not negative")
+        if not 0 <= self.hint_weight < float("inf"):
+            raise ConfigError(f"hint_weight={self.hint_weight}: finite and not negative")
+        if not 1 <= self.booster_hidden <= LARGEST:
+            raise ConfigError(f"booster_hidden={self.booster_hidden}: from 1 to {LARGEST}")
 
 
 class RocketObjective(Objective):
@@ -45,18 +45,19 @@ class RocketObjective(Objective):
     Gradient block: the hint's gradient does not reach the booster. Shared embeddings are trained by both nets' losses.
     """
 
-    def __init__(self, light: Dien, booster: Dien, config: RocketConfig) -> None:
+    def __init__(self, light: Dien, booster: Dien, *, hint_weight: float, auxiliary_weight: float) -> None:
         super().__init__()
-        self.served, self.booster, self.config = light, booster, config
+        self.served, self.booster = light, booster
+        self.hint_weight, self.auxiliary_weight = hint_weight, auxiliary_weight
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """Losses of both nets and the `hint`."""
         parts = batch.inputs, batch.following, batch.clicks
-        light = weighted(self.served.losses(*parts), self.config.auxiliary_weight)
-        booster = weighted(self.booster.losses(*parts), self.config.auxiliary_weight)
+        light = weighted(self.served.losses(*parts), self.auxiliary_weight)
+        booster = weighted(self.booster.losses(*parts), self.auxiliary_weight)
         hint = (light["logits"] - booster["logits"].detach()).square().mean()
         losses = {f"booster_{name}": value for name, value in booster.items()}
-        total = light["loss"] + booster["loss"] + self.config.hint_weight * hint
+        total = light["loss"] + booster["loss"] + self.hint_weight * hint
         return losses | light | {"hint": hint, "loss": total}
 
     def parameter_groups(self, embedding_decay: float) -> list[dict[str, Any]]:
@@ -70,10 +71,11 @@ class RocketObjective(Objective):
 
 def parser() -> argparse.ArgumentParser:
     """The command line."""
-    line = argparse.ArgumentParser(prog="python -m model.distill", description=__doc__)
-    add_run(line)
-    line.add_argument("--booster-out", type=Path, help="folder of the booster's artifact")
-    for kind in (DataConfig, DienConfig, TrainConfig, RocketConfig):
+    line = CommandLine("python -m model.distill", __doc__, "--out DIR")
+    add_run(line, "light net's artifact").add_argument(
+        "--booster-out", type=Path, metavar="DIR", help="folder of the booster's artifact, if it is wanted"
+    )
+    for kind in (DataConfig, DienConfig, RocketConfig, TrainConfig):
         add_settings(line, kind)
     return line
 
@@ -82,14 +84,19 @@ def run() -> None:
     """Distil from the command line."""
     args = parser().parse_args()
     device = device_of(args)
+    check_places(args, args.out, *([args.booster_out] if args.booster_out else []))
     data_config, config = settings(args, DataConfig), settings(args, TrainConfig)
     rocket, light_config = settings(args, RocketConfig), settings(args, DienConfig)
     data, schema = data_config.open()
     torch.manual_seed(config.seed)
     booster = Dien(schema, replace(light_config, hidden=rocket.booster_hidden))
     light = Dien(schema, light_config, booster.embeddings if rocket.share else None)
+    objective = RocketObjective(
+        light, booster, hint_weight=rocket.hint_weight, auxiliary_weight=config.auxiliary_weight
+    ).to(device)
+    every = asdict(data_config) | asdict(light_config) | asdict(rocket) | asdict(config)
     with workers(device) as group:
-        facts = fit(args, RocketObjective(light, booster, rocket), data, schema, config, device, group)
+        facts = fit(args, objective, data, schema, config, group, settings=every)
         if not group.first:
             return
         training = {
@@ -98,13 +105,10 @@ def run() -> None:
             "settings": asdict(config) | asdict(rocket),
             "run": facts,
         }
-        metrics = report(light, data, schema, device)
-        metrics["booster"] = report(booster, data, schema, device)
+        of_booster = report(booster, data, schema)
         if args.booster_out:
-            own = of_model(args.booster_out.name, booster, schema, training, metrics["booster"])
-            save_artifact(own, args.booster_out)
-        print(f"booster: test AUC {metrics['booster']['test']['auc']:.4f}")
-        save(args, light, schema, training, metrics)
+            save(args.booster_out, booster, schema, training, of_booster)
+        save(args.out, light, schema, training, report(light, data, schema) | {"booster": of_booster})
 
 
 if __name__ == "__main__":

@@ -7,44 +7,40 @@ user's history for several candidates. Also says how far the served scorer is fr
 from __future__ import annotations
 
 import argparse
-import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from model import strict_json
 from model.artifact import Artifact, load_artifact
 from model.batches import Batcher
-from model.cli import device_of, main
-from model.data import SPLITS, DataSet, open_data
+from model.cli import CommandLine, add_device, check_writable, device_of, main
+from model.data import SPLITS, TRAIN, DataSet, open_data
 from model.dien import ConfigError
 from model.metrics import bootstrap, measure
 from model.plots import plot_interest_evolution, plot_reliability
 from model.scorer import ScoreInput, Scorer
 from model.training import predict
 
+BUNDLED = Path("model/artifacts/kuairand")
 COMPARED = 512
 
 
 def parser() -> argparse.ArgumentParser:
     """The command line."""
-    line = argparse.ArgumentParser(prog="python -m model.evaluate", description=__doc__)
-    line.add_argument(
-        "--artifact", type=Path, default=Path("model/artifacts/kuairand"), help="(default: the bundled one)"
-    )
-    line.add_argument("--data", default="kuairand:data/kuairand_pure", help="ADAPTER:PATH (default: the bundled one)")
-    line.add_argument(
-        "--split-seed", type=int, default=0, help="as in training, where the data has no splits of its own"
-    )
-    line.add_argument("--split", choices=SPLITS, default="test")
-    line.add_argument(
-        "--out", type=Path, default=Path("runs/evaluation"), help="folder to write to (default: %(default)s)"
-    )
-    line.add_argument("--user", type=int, help="whose interest evolution to draw (default: one with a long history)")
-    line.add_argument("--candidates", type=int, default=6, help="how many candidates the picture shows")
-    line.add_argument("--draws", type=int, default=200, help="bootstrap draws")
-    line.add_argument("--device", default="auto", help="cpu, cuda, cuda:N; auto: a GPU if there is one")
-    line.add_argument("--threads", type=int, default=0, help="CPU threads (default: torch's own)")
+    line = CommandLine("python -m model.evaluate", __doc__)
+    option = line.add_argument
+    option("--artifact", type=Path, default=BUNDLED, metavar="DIR", help="(default: the bundled one, %(default)s)")
+    option("--data", default="kuairand:data/kuairand_pure", metavar="ADAPTER:PATH", help="(default: %(default)s)")
+    option("--split", choices=SPLITS, default="test", help="(default: %(default)s)")
+    option("--split-seed", type=int, default=0, metavar="N", help="as in training, where the data has no splits itself")
+    option("--out", type=Path, default=Path("runs/evaluation"), metavar="DIR", help="(default: %(default)s)")
+    option("--user", type=int, metavar="ID", help="whose interest evolution to draw (default: one with much to see)")
+    option("--candidates", type=int, default=6, metavar="N", help="at most so many in that picture (default: 6)")
+    option("--draws", type=int, default=200, metavar="N", help="bootstrap draws (default: 200)")
+    add_device(line)
     return line
 
 
@@ -66,62 +62,83 @@ def score_inputs(data: DataSet, batcher: Batcher, rows: Any) -> list[ScoreInput]
     return inputs
 
 
-def interest_evolution(data: DataSet, batcher: Batcher, scorer: Scorer, user: int | None, count: int) -> ScoreInput:
-    """A user's newest history in the split, against the first `count` different items he was shown there."""
+def interest_evolution(data: DataSet, batcher: Batcher, user: int | None, count: int) -> ScoreInput:
+    """The first `count` different items a user was shown in the split, and what he had done before the first of them.
+
+    Without a user, one with many of both.
+    """
     shown = batcher.impressions
+    order = np.lexsort((shown.timestamps_ms, shown.user_ids))
+    users, firsts = np.unique(shown.user_ids[order], return_index=True)
     if user is None:
-        lengths = batcher.end - batcher.start
-        candidates = np.flatnonzero(lengths == lengths.max())
-        users, times = np.unique(shown.user_ids[candidates], return_counts=True)
-        user = int(users[np.argmax(times)])
-    rows = np.flatnonzero(shown.user_ids == user)
+        of_user = np.repeat(np.arange(len(users)), np.diff([*firsts, len(order)]))
+        pairs = np.unique(np.stack([of_user, shown.item_ids[order]]), axis=1)
+        choices = np.minimum(np.bincount(pairs[0]), count)
+        lengths = (batcher.end - batcher.start)[order[firsts]]
+        user = int(users[np.argmax(lengths * choices)])
+    rows = order[shown.user_ids[order] == user]
     if not len(rows):
         raise ConfigError(f"user={user}: has no impression in this split")
     one = score_inputs(data, batcher, rows[:1])[0]
     items = list(dict.fromkeys(shown.item_ids[rows].tolist()))[:count]
-    return ScoreInput(items, one.history, one.actions, one.context, user)
+    return replace(one, item_ids=items)
 
 
-def check_features(artifact: Artifact, data: DataSet) -> None:
-    """Raise ConfigError where the data cannot feed the model."""
-    missing = sorted(set(artifact.schema.context_fields) - set(data.impressions.context))
+def check_features(artifact: Artifact, data: DataSet, split: int) -> None:
+    """Raise ConfigError where the data cannot feed the model, or has nothing that it knows."""
+    schema, shown = artifact.schema, data.split(split)
+    missing = sorted(set(schema.context_fields) - set(data.impressions.context))
     if missing:
         raise ConfigError(f"data: {data.name} has no context field {missing[0]!r}, which {artifact.name} reads")
-    if artifact.schema.actions != data.actions:
-        raise ConfigError(
-            f"data: {data.name} has actions {data.actions}; {artifact.name} reads {artifact.schema.actions}"
-        )
+    if schema.actions != data.actions:
+        names = [", ".join(actions) or "none" for actions in (data.actions, schema.actions)]
+        raise ConfigError(f"data: {data.name} has the actions {names[0]}; {artifact.name} reads {names[1]}")
+    if not len(shown):
+        raise ConfigError(f"split={SPLITS[split]}: {data.name} has no impressions in it")
+    if split == TRAIN and data.sampled_negatives:
+        raise ConfigError(f"split=train: {data.name} has clicks alone there; its negatives are drawn in training")
+    if not schema.catalogue.rows(shown.item_ids).any():
+        raise ConfigError(f"data: {data.name} has no item in {SPLITS[split]} that {artifact.name} knows")
+
+
+def judge(artifact: Artifact, data: DataSet, batcher: Batcher, scorer: Scorer, draws: int) -> dict[str, Any]:
+    """Metrics of the network on a split, and how far the scorer is from it."""
+    shown = batcher.impressions
+    scores = predict(artifact.model().to(scorer.device), batcher, scorer.device)
+    rows = np.linspace(0, len(batcher) - 1, min(COMPARED, len(batcher))).astype(int)
+    served = np.concatenate(scorer.score(score_inputs(data, batcher, rows)))
+    unknown = scorer.count_unknown(shown.item_ids) / len(batcher)
+    return {
+        "scores": scores,
+        "metrics": measure(shown.user_ids, shown.clicks, scores),
+        "intervals": bootstrap(shown.user_ids, shown.clicks, scores, draws=draws),
+        "unknown_items": unknown,
+        "scorer_largest_difference": float(np.abs(served - scores[rows]).max()),
+    }
 
 
 def run() -> None:
     """Evaluate from the command line."""
     args = parser().parse_args()
-    for name in ("candidates", "draws"):
-        if getattr(args, name) < 1:
-            raise ConfigError(f"{name}={getattr(args, name)}: at least 1")
-    device = device_of(args)
+    for name, least in (("candidates", 1), ("draws", 1), ("split_seed", 0)):
+        if getattr(args, name) < least:
+            raise ConfigError(f"{name}={getattr(args, name)}: at least {least}")
+    device, split = device_of(args), SPLITS.index(args.split)
+    check_writable(args.out)
     artifact = load_artifact(args.artifact)
     data = open_data(args.data, split_seed=args.split_seed)
-    check_features(artifact, data)
-    batcher = Batcher(data, artifact.schema, SPLITS.index(args.split))
-    if not len(batcher):
-        raise ConfigError(f"split={args.split}: {data.name} has no impressions in it")
-    shown = batcher.impressions
-    scores = predict(artifact.model().to(device), batcher, device)
-    scorer = Scorer(artifact, device=device.type)
-    rows = np.linspace(0, len(batcher) - 1, min(COMPARED, len(batcher))).astype(int)
-    served = np.concatenate(scorer.score(score_inputs(data, batcher, rows)))
-    results = {
+    check_features(artifact, data, split)
+    batcher = Batcher(data, artifact.schema, split)
+    one = interest_evolution(data, batcher, args.user, args.candidates)
+    scorer = Scorer(artifact, device=str(device))
+    results: dict[str, Any] = {
         "artifact": {"name": artifact.name, "version": artifact.version},
         "data": {"name": args.data, "split": args.split, "impressions": len(batcher)},
-        "metrics": measure(shown.user_ids, shown.clicks, scores),
-        "intervals": bootstrap(shown.user_ids, shown.clicks, scores, draws=args.draws),
-        "scorer_largest_difference": float(np.abs(served - scores[rows]).max()),
     }
-    args.out.mkdir(parents=True, exist_ok=True)
-    (args.out / "metrics.json").write_text(json.dumps(results, indent=2) + "\n")
-    plot_reliability(shown.clicks, scores, args.out / "reliability.png")
-    one = interest_evolution(data, batcher, scorer, args.user, args.candidates)
+    results |= judge(artifact, data, batcher, scorer, args.draws)
+    scores = results.pop("scores")
+    strict_json.write(args.out / "metrics.json", results)
+    plot_reliability(batcher.impressions.clicks, scores, args.out / "reliability.png")
     plot_interest_evolution(scorer, one, args.out / "interest_evolution.png")
     _say(results, args.out)
 
@@ -130,6 +147,7 @@ def _say(results: dict[str, Any], out: Path) -> None:
     for name, value in results["metrics"].items():
         low, high = results["intervals"][name]
         print(f"{name:18} {value:.4f}  95 % interval {low:.4f} to {high:.4f}")
+    print(f"{results['unknown_items']:.1%} of the impressions are of items that the model does not know")
     print(f"scorer and network differ by at most {results['scorer_largest_difference']:.1e}")
     print(f"written to {out}: metrics.json, reliability.png, interest_evolution.png")
 

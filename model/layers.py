@@ -34,6 +34,7 @@ class Dice(nn.Module):
 
     def forward(self, s: Tensor) -> Tensor:
         """`[B, width]` to the same shape."""
+        s = s.to(self.mean.dtype)  # mixed precision gives 16 bits, too few for statistics
         if self.training:
             variance, mean = torch.var_mean(s, dim=0, correction=0)
             with torch.no_grad():
@@ -76,7 +77,8 @@ class Gru(nn.Module):
         """
         projected = inputs @ self.w_input + self.bias
         if torch.is_grad_enabled() and not torch.compiler.is_compiling():
-            return MaskedScan.apply(projected, scale, lengths, self.w_recurrent, cell)  # type: ignore[no-any-return,no-untyped-call]
+            with torch.autocast(projected.device.type, enabled=False):  # mixed precision leaves the recurrence alone
+                return MaskedScan.apply(projected, scale, lengths, self.w_recurrent, cell)  # type: ignore[no-any-return,no-untyped-call]
         weights = self.weights()
         state = projected.new_zeros(projected.shape[1], weights.hidden)
         states = []

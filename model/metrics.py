@@ -89,7 +89,9 @@ class Reliability:
     counts: FloatArray  # [bins]
 
     def error(self) -> float:
-        """Expected calibration error: mean gap, weighted by impressions."""
+        """Expected calibration error: mean gap, weighted by impressions; NaN without any."""
+        if not len(self.counts):
+            return float("nan")
         return float(np.average(np.abs(self.predicted - self.observed), weights=self.counts))
 
 
@@ -97,15 +99,23 @@ def reliability(
     clicks: npt.ArrayLike, scores: npt.ArrayLike, weights: npt.ArrayLike | None = None, bins: int = 20
 ) -> Reliability:
     """Bins of equally many impressions, ascending in score; `weights` count repetitions."""
-    click, score = np.asarray(clicks, dtype=np.float64), np.asarray(scores, dtype=np.float64)
+    score = np.asarray(scores, dtype=np.float64)
     weight = np.ones(len(score)) if weights is None else np.asarray(weights, dtype=np.float64)
-    order = np.argsort(score, kind="stable")
+    return _binned(np.asarray(clicks, dtype=np.float64), score, _bins(score, bins), weight)
+
+
+def _bins(score: FloatArray, bins: int = 20) -> npt.NDArray[np.int64]:
+    """The bin of each impression."""
     place = np.empty(len(score), dtype=np.int64)
-    place[order] = np.arange(len(score)) * bins // max(len(score), 1)
-    counts = np.bincount(place, weight, bins).astype(np.float64)
+    place[np.argsort(score, kind="stable")] = np.arange(len(score)) * bins // max(len(score), 1)
+    return place
+
+
+def _binned(click: FloatArray, score: FloatArray, place: npt.NDArray[np.int64], weight: FloatArray) -> Reliability:
+    counts = np.bincount(place, weight).astype(np.float64)
     kept = counts > 0
-    predicted = np.bincount(place, weight * score, bins)[kept] / counts[kept]
-    observed = np.bincount(place, weight * click, bins)[kept] / counts[kept]
+    predicted = np.bincount(place, weight * score)[kept] / counts[kept]
+    observed = np.bincount(place, weight * click)[kept] / counts[kept]
     return Reliability(predicted, observed, counts[kept])
 
 
@@ -124,7 +134,8 @@ def bootstrap(
 ) -> dict[str, tuple[float, float]]:
     """95 % intervals of METRICS from resampling whole users, whose impressions are not independent."""
     _, user = np.unique(np.asarray(users), return_inverse=True)
-    click, score = np.asarray(clicks), np.asarray(scores)
+    click, score = np.asarray(clicks, dtype=np.float64), np.asarray(scores, dtype=np.float64)
+    place = _bins(score)
     generator = np.random.default_rng(seed)
     ranked = _by_score(click, score)
     aucs, counts = user_aucs(user, click, score)
@@ -139,7 +150,12 @@ def bootstrap(
             _weighted_auc(*ranked, weight),
             float(np.average(aucs[both], weights=grouped)) if grouped.sum() else float("nan"),
             float(np.average(losses, weights=weight)),
-            reliability(click, score, weight).error(),
+            _binned(click, score, place, weight).error(),
         )
-    low, high = np.nanpercentile(samples, [2.5, 97.5], axis=0)
-    return {name: (float(a), float(b)) for name, a, b in zip(METRICS, low, high, strict=True)}
+    return {name: _interval(sample) for name, sample in zip(METRICS, samples.T, strict=True)}
+
+
+def _interval(sample: FloatArray) -> tuple[float, float]:
+    known = sample[~np.isnan(sample)]
+    low, high = np.percentile(known, [2.5, 97.5]) if len(known) else (np.nan, np.nan)
+    return float(low), float(high)

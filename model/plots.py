@@ -13,9 +13,16 @@ from model.scorer import ScoreInput, Scorer
 
 mpl.use("Agg")
 from matplotlib import pyplot as plt
+from matplotlib.axes import Axes
+from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
+from matplotlib.patches import Patch
+from matplotlib.ticker import MaxNLocator
 
 INK, ACCENT, FAINT = "#1f2933", "#2563a8", "#c9d3dd"
+# Paul Tol's bright scheme: told apart by the colour-blind too.
+OF_ACTIONS = ("#bbbbbb", "#66ccee", "#ccbb44", "#ee6677", "#228833", "#aa3377", "#4477aa")
+UNKNOWN = "unknown"
 
 
 def plot_reliability(clicks: npt.ArrayLike, scores: npt.ArrayLike, file: Path) -> None:
@@ -25,34 +32,68 @@ def plot_reliability(clicks: npt.ArrayLike, scores: npt.ArrayLike, file: Path) -
         2, 1, figsize=(5.5, 6.5), sharex=True, height_ratios=(4, 1), layout="constrained"
     )
     above.plot([0, 1], [0, 1], color=FAINT, linewidth=1.5, label="perfect")
-    above.plot(bins.predicted, bins.observed, "o-", color=ACCENT, markersize=4, label="model")
+    above.plot(bins.predicted, bins.observed, "o-", color=ACCENT, markersize=4, label="model", clip_on=False)
     above.set(ylabel="observed click rate", xlim=(0, 1), ylim=(0, 1))
     above.set_title(f"Reliability: calibration error {bins.error():.4f}", color=INK)
     above.legend(frameon=False)
     below.hist(np.asarray(scores), bins=50, range=(0, 1), color=ACCENT)
     below.set(xlabel="predicted click probability", ylabel="impressions")
+    below.yaxis.set_major_locator(MaxNLocator(3, integer=True))
+    for axes in (above, below):
+        axes.spines[["top", "right"]].set_visible(False)
     _save(figure, file)
 
 
 def plot_interest_evolution(scorer: Scorer, one: ScoreInput, file: Path) -> None:
-    """Attention of each candidate over the user's history, oldest first (as in DIEN figure 4)."""
-    attention = scorer.attention(one)
-    scores = scorer.score([one])[0]
+    """Attention of each candidate over the user's history, oldest first (as in DIEN figure 4), the likeliest on top.
+
+    Where the model knows actions, a strip below tells by colour what was done.
+    """
+    attention, scores = scorer.attention(one), scorer.score([one])[0]
     order = np.argsort(-scores, kind="stable")
     count, steps = attention.shape
-    figure, axes = plt.subplots(figsize=(max(6.0, 2.6 + 0.17 * steps), 1.8 + 0.42 * count), layout="constrained")
-    image = axes.imshow(attention[order], aspect="auto", cmap="Blues", vmin=0)
-    axes.set_yticks(range(count), [f"item {one.item_ids[n]}   p = {scores[n]:.3f}" for n in order])
-    newest = list(one.history)[-steps:] if steps else []
-    axes.set_xticks(range(steps), [str(item) for item in newest], rotation=90, fontsize=6)
-    axes.set_xlabel("behaviours, oldest first (item ids)")
-    axes.set_title(f"Attention over the history of user {one.user_id}", color=INK)
-    figure.colorbar(image, ax=axes, label="attention", shrink=0.9)
+    done = _done(scorer, one, steps)
+    heights = (max(count, 1), 0.5) if done else (1,)
+    size = max(6.5, 3.6 + 0.19 * steps), 2.2 + 0.4 * count + (0.5 if done else 0)
+    figure, grid = plt.subplots(
+        len(heights), 1, figsize=size, sharex=True, height_ratios=heights, layout="constrained", squeeze=False
+    )
+    above, below = grid[0, 0], grid[-1, 0]
+    shown = attention[order] if steps else np.zeros((count, 1))
+    image = above.imshow(shown, aspect="auto", cmap="Blues", vmin=0, vmax=shown.max(initial=0) or 1)
+    above.set_yticks(range(count), [f"item {one.item_ids[n]}   p = {scores[n]:.3f}" for n in order])
+    user = "" if one.user_id is None else f" of user {one.user_id}"
+    above.set_title(f"Attention over the history{user}", color=INK)
+    figure.colorbar(image, ax=above, label="attention", pad=0.01)
+    if done:
+        above.tick_params(bottom=False)
+        _strip(figure, below, done)
+    below.set_xticks(range(steps), [str(item) for item in list(one.history)[len(one.history) - steps :]])
+    below.tick_params(axis="x", rotation=90, labelsize=6.5)
+    below.set_xlabel("behaviours, oldest first (item ids)" if steps else "no behaviours")
     _save(figure, file)
 
 
+def _done(scorer: Scorer, one: ScoreInput, steps: int) -> list[str]:
+    """The name of what was done in each behaviour that counts; nothing for a model without actions."""
+    if not scorer.actions:
+        return []
+    if one.actions is None:
+        return [scorer.default_action or UNKNOWN] * steps
+    newest = list(one.actions)[len(one.actions) - steps :]
+    named = (*scorer.actions, UNKNOWN)  # -1, an unknown action, is the last
+    return [action if isinstance(action, str) else named[int(action)] for action in newest]
+
+
+def _strip(figure: Figure, axes: Axes, done: list[str]) -> None:
+    names = sorted(set(done))
+    colours = [OF_ACTIONS[number % len(OF_ACTIONS)] for number in range(len(names))]
+    axes.imshow([[names.index(name) for name in done]], aspect="auto", cmap=ListedColormap(colours))
+    axes.set_yticks([0], ["action"])
+    handles = [Patch(color=colour, label=name) for colour, name in zip(colours, names, strict=True)]
+    figure.legend(handles=handles, ncols=5, frameon=False, loc="outside lower right", fontsize=8)
+
+
 def _save(figure: Figure, file: Path) -> None:
-    for axes in figure.axes:
-        axes.spines[["top", "right"]].set_visible(False)
     figure.savefig(file, dpi=150)
     plt.close(figure)

@@ -20,7 +20,7 @@ from torch import Tensor
 import kernels
 from model.artifact import Artifact, load_artifact
 from model.data.dataset import IntArray
-from model.dien import Dien
+from model.dien import Dien, Embeddings
 from model.features import FeatureSchema
 
 TABLE_BUDGET = 1 << 30  # bytes; a catalogue whose tables would be larger is computed on the fly
@@ -48,16 +48,20 @@ class ScoreInput:
 
 
 class _ItemTerm:
-    """A linear map of item embeddings: a table over the catalogue, or computed where it would not fit."""
+    """Item embeddings or a linear map of them: a table over the catalogue, or computed where it would not fit."""
 
-    def __init__(self, model: Dien, weight: Tensor, bias: Tensor | None, tabled: bool) -> None:
-        self._model, self._weight, self._bias = model, weight.contiguous(), bias
-        rows = torch.arange(len(model.embeddings.item_rows), device=weight.device)
+    def __init__(
+        self, embeddings: Embeddings, tabled: bool, weight: Tensor | None = None, bias: Tensor | None = None
+    ) -> None:
+        self._embeddings, self._weight, self._bias = embeddings, weight, bias
+        rows = torch.arange(len(embeddings.item_rows), device=embeddings.item_rows.device)
         self._table = self._compute(rows) if tabled else None
 
     def _compute(self, rows: Tensor) -> Tensor:
-        product = self._model.embeddings.items(rows) @ self._weight
-        return product if self._bias is None else product + self._bias
+        terms = self._embeddings.items(rows)
+        if self._weight is not None:
+            terms = terms @ self._weight
+        return terms if self._bias is None else terms + self._bias
 
     def __call__(self, rows: Tensor) -> Tensor:
         """`[...]` rows of the catalogue to `[..., width]`."""
@@ -85,6 +89,7 @@ class Scorer:
         self.config, self.schema = artifact.config, artifact.schema
         with torch.inference_mode():
             self._split(artifact.model().to(self.device), table_budget)
+        self.score([ScoreInput(item_ids=())])  # the kernels refuse here what they cannot do, not at the first request
 
     @property
     def actions(self) -> tuple[str, ...]:
@@ -127,10 +132,9 @@ class Scorer:
         of_candidate = torch.cat([model.attention.weight.t(), of_target], dim=1)
         columns = of_item.shape[1] + of_candidate.shape[1] + item
         tabled = len(embeddings.item_rows) * columns * 4 <= table_budget
-        identity = torch.eye(item, device=self.device)
-        self._items = _ItemTerm(model, identity, None, tabled)
-        self._projected = _ItemTerm(model, of_item, self._extractor.bias, tabled)
-        self._candidates = _ItemTerm(model, of_candidate, None, tabled)
+        self._items = _ItemTerm(embeddings, tabled)
+        self._projected = _ItemTerm(embeddings, tabled, of_item, self._extractor.bias)
+        self._candidates = _ItemTerm(embeddings, tabled, of_candidate)
         self._action_table: Tensor | None = embeddings.tables["action"].weight if action else None  # type: ignore[assignment]
         self._projected_actions = None if self._action_table is None else self._action_table @ of_action
 
@@ -245,7 +249,7 @@ def _ids(name: str, values: Ids) -> IntArray:
         ids = np.asarray(values)
     except (ValueError, OverflowError):
         raise ScoreInputError(name, "must be a list of int64 ids") from None
-    if ids.ndim != 1 or (ids.size and ids.dtype.kind not in "iu") or (ids.dtype == np.uint64 and ids.size):
+    if ids.ndim != 1 or (ids.size and (ids.dtype.kind not in "iu" or ids.dtype == np.uint64)):
         raise ScoreInputError(name, "must be a list of int64 ids")
     return ids.astype(np.int64)
 
@@ -261,15 +265,21 @@ def _history(schema: FeatureSchema, one: ScoreInput) -> tuple[IntArray, IntArray
         return rows, np.zeros(len(rows), dtype=np.int64)
     if one.actions is None:
         return rows, np.full(len(rows), schema.action_rows(schema.actions.index(schema.default_action or "")))
+    return rows, schema.action_rows(_places(schema, one.actions[newest]))
+
+
+def _places(schema: FeatureSchema, actions: Sequence[str] | npt.NDArray[np.integer[Any]]) -> IntArray:
+    """Places of actions that are given as such, or by name."""
     try:
-        places = np.asarray(one.actions[newest])
-        if places.dtype.kind not in "iu":
-            places = schema.action_places(one.actions[newest])  # type: ignore[arg-type]
+        whole = np.asarray(actions).dtype.kind in "iu"
+        places = _ids("actions", actions) if whole else schema.action_places(actions)  # type: ignore[arg-type]
     except KeyError as error:
         raise ScoreInputError("actions", f"{error} is none of {', '.join(schema.actions)}") from None
+    except (TypeError, ValueError):
+        raise ScoreInputError("actions", "must be a list of names, or of places") from None
     if np.any((places < -1) | (places >= len(schema.actions))):
-        raise ScoreInputError("actions", f"places from -1 to {len(schema.actions) - 1}")
-    return rows, schema.action_rows(places)
+        raise ScoreInputError("actions", f"must be places from -1 (unknown) to {len(schema.actions) - 1}")
+    return places
 
 
 def _users(schema: FeatureSchema, inputs: Sequence[ScoreInput]) -> IntArray:

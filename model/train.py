@@ -1,31 +1,45 @@
-"""Train one DIEN and write its artifact: `python -m model.train --data ADAPTER:PATH --out DIR`."""
+"""Train one DIEN and write its artifact: `python -m model.train --data ADAPTER:PATH --out DIR`.
+
+Data-parallel: `torchrun --nproc-per-node N -m -- model.train ...` (the `--` keeps torchrun from reading our options).
+"""
 
 from __future__ import annotations
 
 import argparse
+from collections.abc import Mapping
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import torch
 
 from model.artifact import of_model, save_artifact
 from model.batches import Batcher
-from model.cli import DataConfig, add_run, add_settings, device_of, main, run_folder, settings
-from model.data import DEV, TEST, TRAIN, DataSet
-from model.dien import Dien, DienConfig
+from model.cli import (
+    CommandLine,
+    DataConfig,
+    add_run,
+    add_settings,
+    check_places,
+    device_of,
+    main,
+    run_folder,
+    settings,
+)
+from model.data import DEV, SPLITS, TEST, TRAIN, DataSet
+from model.dien import ConfigError, Dien, DienConfig
 from model.features import FeatureSchema
-from model.metrics import bootstrap, measure
-from model.training import ClickObjective, Objective, TrainConfig, Trainer, Workers, predict, workers
+from model.metrics import METRICS, bootstrap, measure
+from model.training import ClickObjective, Objective, TrainConfig, Trainer, predict
+from model.workers import Workers, workers
 
 
 def parser() -> argparse.ArgumentParser:
     """The command line."""
-    line = argparse.ArgumentParser(prog="python -m model.train", description=__doc__)
+    line = CommandLine("python -m model.train", __doc__, "--out DIR")
     add_run(line)
-    add_settings(line, DataConfig)
-    add_settings(line, DienConfig)
-    add_settings(line, TrainConfig)
-    line.add_argument("--auxiliary-weight", type=float, default=0.2, help="α of DIEN eq. 8 (default: 0.2)")
+    for kind in (DataConfig, DienConfig, TrainConfig):
+        add_settings(line, kind)
     return line
 
 
@@ -35,23 +49,32 @@ def fit(
     data: DataSet,
     schema: FeatureSchema,
     config: TrainConfig,
-    device: torch.device,
     group: Workers,
+    *,
+    settings: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """Train `objective` on a data set, or go on where a run stopped; the facts of the run."""
+    """Train `objective` on a data set, or go on where a run with the same `settings` stopped; the facts of the run."""
+    for split in (TRAIN, DEV):
+        if not len(data.split(split)):
+            raise ConfigError(f"data: {data.name} has no impressions in {SPLITS[split]}")
+    if len(set(data.split(DEV).clicks.tolist())) < 2:
+        raise ConfigError(f"data: {data.name} needs both clicks and non-clicks in dev, for its AUC")
     train, dev = (Batcher(data, schema, split, negatives=config.negatives) for split in (TRAIN, DEV))
     folder = run_folder(args, first=group.first)
-    trainer = Trainer(objective.to(device), train, dev, config, folder, group)
+    trainer = Trainer(objective, train, dev, config, folder, settings=settings, workers=group)
     if args.resume:
         trainer.resume()
     return dict(trainer.run())
 
 
-def report(model: Dien, data: DataSet, schema: FeatureSchema, device: torch.device) -> dict[str, Any]:
-    """Metrics of a finished model on dev, and on test with their 95 % intervals."""
+def report(model: Dien, data: DataSet, schema: FeatureSchema) -> dict[str, Any]:
+    """Metrics of a finished model on dev, and on test, where there are impressions, with their 95 % intervals."""
     metrics: dict[str, Any] = {}
+    device = next(model.parameters()).device
     for name, split in (("dev", DEV), ("test", TEST)):
         batcher = Batcher(data, schema, split)
+        if not len(batcher):
+            continue
         shown, scores = batcher.impressions, predict(model, batcher, device)
         metrics[name] = {key: round(value, 5) for key, value in measure(shown.user_ids, shown.clicks, scores).items()}
         if split == TEST:
@@ -60,34 +83,42 @@ def report(model: Dien, data: DataSet, schema: FeatureSchema, device: torch.devi
     return metrics
 
 
-def save(args: argparse.Namespace, model: Dien, schema: FeatureSchema, training: dict[str, Any], metrics: Any) -> None:
-    """Write the artifact and say what it is worth."""
-    version = save_artifact(of_model(args.out.name, model, schema, training, metrics), args.out)
-    test = metrics["test"]
-    print(f"{args.out}: version {version}, after {training['run']['seconds']:.0f} s of training; on test:")
-    for name, (low, high) in test["intervals"].items():
-        print(f"  {name:18} {test[name]:.4f}  95 % interval {low:.4f} to {high:.4f}")
+def save(
+    folder: Path, model: Dien, schema: FeatureSchema, training: Mapping[str, Any], metrics: Mapping[str, Any]
+) -> None:
+    """Write an artifact and say what it is worth."""
+    version = save_artifact(of_model(folder.resolve().name, model, schema, training, metrics), folder)
+    split = "test" if "test" in metrics else "dev"
+    print(f"{folder}: version {version}, after {training['run']['seconds']:.0f} s of training; on {split}:")
+    intervals = metrics[split].get("intervals", {})
+    for name in METRICS:
+        interval = "  95 % interval {:.4f} to {:.4f}".format(*intervals[name]) if name in intervals else ""
+        print(f"  {name:18} {metrics[split][name]:.4f}{interval}")
 
 
 def run() -> None:
     """Train from the command line."""
     args = parser().parse_args()
     device = device_of(args)
+    check_places(args, args.out)
     data_config, config = settings(args, DataConfig), settings(args, TrainConfig)
     model_config = settings(args, DienConfig)
     data, schema = data_config.open()
     torch.manual_seed(config.seed)
     with workers(device) as group:
         model = Dien(schema, model_config)
-        facts = fit(args, ClickObjective(model, args.auxiliary_weight), data, schema, config, device, group)
+        every = asdict(data_config) | asdict(model_config) | asdict(config)
+        facts = fit(
+            args, ClickObjective(model, config.auxiliary_weight).to(device), data, schema, config, group, settings=every
+        )
         if group.first:
             training = {
                 "data": asdict(data_config),
                 "description": data.description,
-                "settings": asdict(config) | {"auxiliary_weight": args.auxiliary_weight},
+                "settings": asdict(config),
                 "run": facts,
             }
-            save(args, model, schema, training, report(model, data, schema, device))
+            save(args.out, model, schema, training, report(model, data, schema))
 
 
 if __name__ == "__main__":

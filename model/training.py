@@ -5,39 +5,43 @@ Everything random is drawn from (seed, epoch, step), so that a run that was kill
 
 from __future__ import annotations
 
-import json
-import os
+import hashlib
+import math
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
-import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
+from model import strict_json
 from model.batches import Batch, Batcher
+from model.checkpoint import read_checkpoint, write_checkpoint
 from model.dien import ConfigError, Dien
 from model.metrics import measure
+from model.workers import Workers, stop_signals
 
-CHECKPOINT = "checkpoint.pt"
+LARGEST_SEED = 2**63 - 1
+UNBOUND = ("checkpoint_seconds",)  # settings that may differ where a run goes on
 
 
 @dataclass(frozen=True, slots=True)
 class TrainConfig:
-    """How to train; what to train is the objective's."""
+    """How to train."""
 
     epochs: int = field(default=1, metadata={"help": "passes over the training split"})
     batch_size: int = field(default=256, metadata={"help": "impressions a step, over all workers"})
     learning_rate: float = field(default=2e-3, metadata={"help": "Adam's, falling linearly to 0"})
     embedding_decay: float = field(default=1e-4, metadata={"help": "coupled weight decay of the embeddings"})
+    auxiliary_weight: float = field(default=0.2, metadata={"help": "α of DIEN eq. 8"})
     negatives: str = field(
         default="sampled", metadata={"help": "of the auxiliary loss", "choices": ("sampled", "shown")}
     )
@@ -51,9 +55,11 @@ class TrainConfig:
         for name in ("epochs", "batch_size", "evaluations", "patience"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name}={getattr(self, name)}: at least 1")
-        for name in ("learning_rate", "embedding_decay", "checkpoint_seconds", "seed"):
+        for name in ("learning_rate", "embedding_decay", "auxiliary_weight", "checkpoint_seconds"):
             if not 0 <= getattr(self, name) < float("inf"):
                 raise ConfigError(f"{name}={getattr(self, name)}: finite and not negative")
+        if not 0 <= self.seed <= LARGEST_SEED:
+            raise ConfigError(f"seed={self.seed}: from 0 to {LARGEST_SEED}")
         if self.negatives not in ("sampled", "shown"):
             raise ConfigError(f"negatives={self.negatives!r}: sampled or shown")
 
@@ -92,32 +98,6 @@ def weighted(losses: dict[str, Tensor], auxiliary_weight: float) -> dict[str, Te
     return losses | {"loss": total}
 
 
-@dataclass(frozen=True, slots=True)
-class Workers:
-    """This process among those of a data-parallel run (`torchrun`); alone without one."""
-
-    rank: int = 0
-    count: int = 1
-
-    @property
-    def first(self) -> bool:
-        """Whether this one evaluates, writes and speaks."""
-        return self.rank == 0
-
-
-@contextmanager
-def workers(device: torch.device) -> Iterator[Workers]:
-    """Join the group that torchrun's environment names, if any, and leave it at the end."""
-    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
-        yield Workers()
-        return
-    dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
-    try:
-        yield Workers(dist.get_rank(), dist.get_world_size())
-    finally:
-        dist.destroy_process_group()
-
-
 def predict(model: Dien, batcher: Batcher, device: torch.device, size: int = 2048) -> npt.NDArray[np.float32]:
     """Click probabilities of every impression of a split, in its order: `[M]`."""
     scores = np.empty(len(batcher), dtype=np.float32)
@@ -137,131 +117,166 @@ def evaluate(model: Dien, batcher: Batcher, device: torch.device) -> dict[str, f
 
 
 class Trainer:
-    """One run: steps, evaluations, checkpoints in `folder`. `run` leaves the best weights in the objective."""
+    """One run: steps, evaluations, checkpoints in `folder`. `run` leaves the best weights in the objective.
+
+    `settings` are all that the run depends on; a checkpoint is taken up only where they are the same.
+    """
 
     def __init__(
-        self, objective: Objective, train: Batcher, dev: Batcher, config: TrainConfig, folder: Path, workers: Workers
+        self,
+        objective: Objective,
+        train: Batcher,
+        dev: Batcher,
+        config: TrainConfig,
+        folder: Path,
+        *,
+        settings: Mapping[str, Any],
+        workers: Workers | None = None,
     ) -> None:
         self.objective, self.train, self.dev, self.config = objective, train, dev, config
-        self.folder, self.workers = folder, workers
+        self.folder, self.workers = folder, workers or Workers()
+        self.settings = {name: value for name, value in settings.items() if name not in UNBOUND}
+        self.settings["data_digest"] = _digest(train, dev)
         self.device = next(objective.parameters()).device
         groups = objective.parameter_groups(config.embedding_decay)
         self.optimizer = torch.optim.Adam(groups, lr=config.learning_rate, fused=True)
         self.per_epoch = train.steps(config.batch_size)
         self.total = self.per_epoch * config.epochs
-        self.step = 0
+        self.every = -(-self.per_epoch // config.evaluations)
+        self.step, self.seconds = 0, 0.0
         self.history: list[dict[str, float]] = []
         self.best: dict[str, Any] = {"auc": float("-inf"), "step": 0, "weights": {}}
-        self.seconds = 0.0
+        self.stale = False
 
     def run(self) -> Mapping[str, Any]:
-        """Train to the end or until dev AUC stops rising; returns the facts of the run."""
+        """Train to the end or until dev AUC stops rising; returns the facts of the run.
+
+        Raises KeyboardInterrupt, with a checkpoint saved, where a signal asked to stop.
+        """
         module = DistributedDataParallel(self.objective) if self.workers.count > 1 else self.objective
-        shown = tqdm(total=self.total, initial=self.step, unit="step", disable=not self.workers.first, smoothing=0.05)
-        writer = SummaryWriter(str(self.folder / "tensorboard"), purge_step=self.step) if self.workers.first else None
-        began, saved = time.monotonic() - self.seconds, time.monotonic()
-        every = max(self.per_epoch // self.config.evaluations, 1)
-        with shown:
+        with stop_signals() as stopping, self._shown() as shown, self._writer() as writer:
+            began, saved = time.monotonic() - self.seconds, time.monotonic()
             for batch in self._batches():
-                losses = self._train_step(module, batch)
-                shown.set_postfix({"loss": f"{losses['loss']:.4f}", "dev AUC": self._shown_auc()}, refresh=False)
-                shown.update()
+                losses, stop = self._train_step(module, batch, stopping())
                 self.seconds = time.monotonic() - began
                 if writer and self.step % 20 == 0:
                     _write(writer, "train", losses, self.step)
-                if self.step % every == 0 or self.step == self.total:
+                if self.step % self.every == 0 or self.step == self.total:
                     self._evaluate(writer)
-                    if self._stopped():
-                        break
-                if self.workers.first and time.monotonic() - saved > self.config.checkpoint_seconds:
+                shown.set_postfix({"loss": f"{losses['loss']:.4f}", "dev AUC": self._shown_auc()}, refresh=False)
+                shown.update()
+                if stop:
+                    self.save()
+                    raise KeyboardInterrupt(f"stopped at step {self.step} of {self.total}; --resume goes on from there")
+                if time.monotonic() - saved > self.config.checkpoint_seconds:
                     self.save()
                     saved = time.monotonic()
-        if writer:
-            writer.close()
+        self.save()
         if self.workers.first:
-            self.save()
-        self.objective.load_state_dict(self.best["weights"])
+            self.objective.load_state_dict(self.best["weights"])
         return {"steps": self.step, "best_step": self.best["step"], "seconds": round(self.seconds, 1)}
+
+    def _shown(self) -> tqdm[Any]:
+        return tqdm(total=self.total, initial=self.step, unit="step", disable=not self.workers.first, smoothing=0.05)
+
+    @contextmanager
+    def _writer(self) -> Iterator[SummaryWriter | None]:
+        if not self.workers.first:
+            yield None
+            return
+        with SummaryWriter(str(self.folder / "tensorboard"), purge_step=self.step) as writer:
+            yield writer
 
     def _batches(self) -> Iterator[Batch]:
         for epoch in range(self.step // self.per_epoch, self.config.epochs):
-            yield from self.train.epoch(
+            for batch in self.train.epoch(
                 self.config.batch_size,
                 self.config.seed,
                 epoch,
                 first_step=self.step % self.per_epoch,
                 rank=self.workers.rank,
                 ranks=self.workers.count,
-            )
+            ):
+                if self.stale:
+                    return
+                yield batch
 
-    def _train_step(self, module: nn.Module, batch: Batch) -> dict[str, float]:
+    def _train_step(self, module: nn.Module, batch: Batch, stopping: bool) -> tuple[dict[str, float], bool]:
+        """One step; its losses, and whether any worker was asked to stop."""
+        rows, stop = self.workers.total([len(batch.clicks), stopping])
+        # Workers' shares may differ by a row; DDP averages them, so each is weighted by its size.
+        share = len(batch.clicks) * self.workers.count / rows
         self.objective.train()
         for group in self.optimizer.param_groups:
             group["lr"] = self.config.learning_rate * (1 - self.step / self.total)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.mixed_precision):
             losses = module(batch.to(self.device))
         self.optimizer.zero_grad()
-        # Workers' shares may differ by a row; DDP averages them, so each is weighted by its size.
-        (losses["loss"] * self._share(len(batch.clicks))).backward()
+        (losses["loss"] * share).backward()
         self.optimizer.step()
         self.step += 1
-        return {name: value.item() for name, value in losses.items() if value.ndim == 0}
-
-    def _share(self, rows: int) -> float:
-        if self.workers.count == 1:
-            return 1.0
-        total = torch.tensor(float(rows))
-        dist.all_reduce(total)
-        return rows * self.workers.count / total.item()
+        values = {name: value.item() for name, value in losses.items() if value.ndim == 0}
+        if not math.isfinite(values["loss"]):
+            rate = f"learning_rate={self.config.learning_rate}"
+            raise ConfigError(f"{rate}: the loss is {values['loss']} after step {self.step}; a lower rate may help")
+        return values, stop > 0
 
     def _shown_auc(self) -> str:
         return f"{self.history[-1]['auc']:.4f}" if self.history else "-"
 
     def _evaluate(self, writer: SummaryWriter | None) -> None:
-        if not self.workers.first:
-            return
+        if writer:
+            self._evaluate_first(writer)
+        self.stale = self.workers.of_first(self._is_stale())
+
+    def _evaluate_first(self, writer: SummaryWriter) -> None:
         metrics = evaluate(self.objective.served, self.dev, self.device)
         self.history.append({"step": self.step, **metrics})
-        if writer:
-            _write(writer, "dev", metrics, self.step)
+        _write(writer, "dev", metrics, self.step)
         if metrics["auc"] > self.best["auc"]:
             weights = {name: value.detach().cpu().clone() for name, value in self.objective.state_dict().items()}
             self.best = {"auc": metrics["auc"], "step": self.step, "weights": weights}
-        (self.folder / "metrics.json").write_text(json.dumps({"dev": self.history}, indent=1) + "\n")
+        strict_json.write(self.folder / "metrics.json", {"dev": self.history})
 
-    def _stopped(self) -> bool:
-        since = sum(entry["step"] > self.best["step"] for entry in self.history)
-        stop = torch.tensor(int(since >= self.config.patience))
-        if self.workers.count > 1:
-            dist.broadcast(stop, 0)
-        return bool(stop)
+    def _is_stale(self) -> bool:
+        """Whether dev AUC has not risen for too long."""
+        since = [entry for entry in self.history if entry["step"] > self.best["step"]]
+        return len(since) >= self.config.patience
 
     def save(self) -> None:
-        """Write the checkpoint whole or not at all."""
-        state = {
-            "config": asdict(self.config),
-            "step": self.step,
-            "seconds": self.seconds,
-            "objective": self.objective.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "history": self.history,
-            "best": self.best,
-        }
-        writing = self.folder / f"{CHECKPOINT}.new"
-        torch.save(state, writing)
-        os.replace(writing, self.folder / CHECKPOINT)
+        """Write the checkpoint; the first worker's is everyone's."""
+        if not self.workers.first:
+            return
+        write_checkpoint(
+            self.folder,
+            {
+                "settings": self.settings,
+                "step": self.step,
+                "seconds": self.seconds,
+                "objective": self.objective.state_dict(),
+                "optimizer": self.optimizer.state_dict(),
+                "history": self.history,
+                "best": self.best,
+            },
+        )
 
     def resume(self) -> None:
-        """Go on from the folder's checkpoint. Raises ConfigError where it is of a run with other settings."""
-        file = self.folder / CHECKPOINT
-        state = torch.load(file, map_location=self.device, weights_only=True)
-        for name, value in asdict(self.config).items():
-            if name != "checkpoint_seconds" and state["config"][name] != value:
-                raise ConfigError(f"{name}={value!r}: {file} is of a run with {state['config'][name]!r}")
+        """Go on from the folder's checkpoint. Raises ConfigError where it is damaged or of another run."""
+        state = read_checkpoint(self.folder, self.settings, self.device)
         self.objective.load_state_dict(state["objective"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.step, self.seconds = state["step"], state["seconds"]
         self.history, self.best = state["history"], state["best"]
+        self.stale = self._is_stale()
+
+
+def _digest(*batchers: Batcher) -> str:
+    """SHA-256 of what batches are made of."""
+    total = hashlib.sha256()
+    for one in batchers:
+        for part in (one.start, one.end, one.target, one.impressions.clicks, one.context, one.history, one.actions):
+            total.update(np.ascontiguousarray(part).data)
+    return total.hexdigest()
 
 
 def _write(writer: SummaryWriter, group: str, values: Mapping[str, float], step: int) -> None:

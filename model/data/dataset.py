@@ -33,7 +33,7 @@ class Items:
     fields: Mapping[str, IntArray]  # each [I]
 
     def __post_init__(self) -> None:
-        if np.any(np.diff(self.item_ids) <= 0):
+        if np.any(self.item_ids[1:] <= self.item_ids[:-1]):
             raise DataError("items: item_id must be ascending and without repetition")
         for name, values in self.fields.items():
             if len(values) != len(self.item_ids):
@@ -52,7 +52,7 @@ class Behaviors:
     negatives: IntArray | None = None  # [N] an item shown at about that time and not chosen; the item itself: none
 
     def __post_init__(self) -> None:
-        if np.any(np.diff(self.user_ids) <= 0):
+        if np.any(self.user_ids[1:] <= self.user_ids[:-1]):
             raise DataError("behaviours: user_id must be ascending and without repetition")
         ends = (self.offsets[0], self.offsets[-1]) if len(self.offsets) else None
         if len(self.offsets) != len(self.user_ids) + 1 or ends != (0, len(self.item_ids)):

@@ -20,6 +20,8 @@ def behaviors(times: list[list[int]], users: list[int] | None = None) -> Behavio
 def test_items_must_ascend_without_repetition() -> None:
     with pytest.raises(DataError, match="ascending"):
         Items(ints(1, 1), {})
+    ends = np.iinfo(np.int64)
+    assert len(Items(ints(ends.min, -7, ends.max), {}).item_ids) == 3  # their differences do not fit int64
     with pytest.raises(DataError, match="tag has 1 values for 2 items"):
         Items(ints(-1, 0), {"tag": ints(1)})
 
