@@ -84,18 +84,28 @@ class Batcher:
         return len(self.impressions)
 
     def epoch(
-        self, size: int, seed: int, epoch: int, *, first_step: int = 0, rank: int = 0, ranks: int = 1
+        self,
+        size: int,
+        seed: int,
+        epoch: int,
+        *,
+        unknown_rate: float = 0.0,
+        first_step: int = 0,
+        rank: int = 0,
+        ranks: int = 1,
     ) -> Iterator[Batch]:
         """Batches of one shuffled epoch from `first_step` on; of each, the share of one of `ranks` workers.
 
-        A rest of fewer rows than workers is repeated among them: none may be left without a row.
+        A rest of fewer rows than workers is repeated among them: none may be left without a row. With `unknown_rate`
+        so many ids are made unknown, see `with_unknowns`.
         """
         order = np.random.default_rng([seed, epoch]).permutation(len(self))
         for step in range(first_step, self.steps(size)):
             rows = order[step * size : (step + 1) * size]
             if len(rows) < ranks:
                 rows = np.resize(rows, ranks)
-            yield self.batch(rows[rank::ranks], np.random.default_rng([seed, epoch, step, rank]))
+            generator = np.random.default_rng([seed, epoch, step, rank])
+            yield with_unknowns(self.batch(rows[rank::ranks], generator), unknown_rate, generator)
 
     def steps(self, size: int) -> int:
         """Batches in an epoch."""
@@ -140,3 +150,18 @@ class Batcher:
         else:
             against = against & ~self.drawn[place]
         return Following(torch.from_numpy(self.chosen[place]), torch.from_numpy(negatives), torch.from_numpy(against))
+
+
+def with_unknowns(batch: Batch, rate: float, generator: np.random.Generator) -> Batch:
+    """The batch with each user, context value, item and action made unknown at this rate.
+
+    An id that training never saw scores through the row of the unknown; only so has that row been trained.
+    """
+    if rate == 0:
+        return batch
+    kept = {
+        name: part * torch.from_numpy(generator.random(part.shape) >= rate)
+        for name, part in batch.inputs._asdict().items()
+        if name != "lengths"
+    }
+    return Batch(batch.inputs._replace(**kept), batch.following, batch.clicks)

@@ -45,6 +45,9 @@ class TrainConfig:
     negatives: str = field(
         default="sampled", metadata={"help": "of the auxiliary loss", "choices": ("sampled", "shown")}
     )
+    unknown_rate: float = field(
+        default=0.01, metadata={"help": "share of ids made unknown, to train their rows"}
+    )
     evaluations: int = field(default=4, metadata={"help": "evaluations on dev per epoch"})
     patience: int = field(default=8, metadata={"help": "stop after this many evaluations without a better dev AUC"})
     seed: int = field(default=0, metadata={"help": "of initial weights, batches and negatives"})
@@ -58,6 +61,8 @@ class TrainConfig:
         for name in ("learning_rate", "embedding_decay", "auxiliary_weight", "checkpoint_seconds"):
             if not 0 <= getattr(self, name) < float("inf"):
                 raise ConfigError(f"{name}={getattr(self, name)}: finite and not negative")
+        if not 0 <= self.unknown_rate < 1:
+            raise ConfigError(f"unknown_rate={self.unknown_rate}: from 0 to below 1")
         if not 0 <= self.seed <= LARGEST_SEED:
             raise ConfigError(f"seed={self.seed}: from 0 to {LARGEST_SEED}")
         if self.negatives not in ("sampled", "shown"):
@@ -193,6 +198,7 @@ class Trainer:
                 self.config.batch_size,
                 self.config.seed,
                 epoch,
+                unknown_rate=self.config.unknown_rate,
                 first_step=self.step % self.per_epoch,
                 rank=self.workers.rank,
                 ranks=self.workers.count,

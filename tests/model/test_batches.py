@@ -340,3 +340,21 @@ def test_a_batch_moves_whole() -> None:
     assert all(part.device.type == "meta" for part in tensors(moved))
     assert [part.shape for part in tensors(moved)] == [part.shape for part in tensors(batch)]
     assert same([batch.to(torch.device("cpu"))], [batch])
+
+
+def test_unknowns_are_made_at_their_rate_and_nowhere_else() -> None:
+    data = made_up_data(impressions=400)
+    batcher = Batcher(data, fit_schema(data), TRAIN)
+    plain, again = (next(batcher.epoch(10_000, 3, 0)) for _ in range(2))
+    made, same = (next(batcher.epoch(10_000, 3, 0, unknown_rate=0.5)) for _ in range(2))
+    for name, part in plain.inputs._asdict().items():
+        assert torch.equal(part, getattr(again.inputs, name))
+        got = getattr(made.inputs, name)
+        assert torch.equal(got, getattr(same.inputs, name))
+        assert bool(((got == part) | (got == 0)).all())
+        if name != "lengths":
+            assert 0.3 < float((got == 0)[part > 0].double().mean()) < 0.7, name
+    assert torch.equal(plain.inputs.lengths, made.inputs.lengths)
+    assert torch.equal(plain.clicks, made.clicks)
+    for before, after in zip(plain.following, made.following, strict=True):
+        assert torch.equal(before, after)
