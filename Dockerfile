@@ -1,0 +1,42 @@
+# The whole service on CPUs: model, behaviour store, HTTP, and the bundled model and data.
+#   docker run --read-only -p 8000:8000 -e AUGUR_SEED=kuairand:data/kuairand_pure augur
+# AUGUR_SEED stores the bundled users; without it, as with a store of one's own, no user of the demonstration is stored.
+# All settings are AUGUR_* variables: docker run augur --help.
+ARG BASE=docker.io/library/python:3.11-slim-bookworm
+
+FROM ${BASE} AS build
+# Extra options for pip. The default torch is a CUDA build of several GB; for a CPU build give an index that has one:
+# --build-arg WHEELS="--index-url ...".
+ARG WHEELS=""
+ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
+# pip stays out of /opt/venv, which is all that the next stage takes.
+RUN python -m venv /opt/pip && python -m venv --without-pip /opt/venv
+WORKDIR /src
+# The dependencies by themselves, so that a change of the code does not install them again.
+COPY pyproject.toml constraints.txt ./
+RUN /opt/pip/bin/python -c "import tomllib; print(*tomllib.load(open('pyproject.toml', 'rb'))['project']['dependencies'], sep='\n')" > requirements.txt \
+ && /opt/pip/bin/pip --python /opt/venv/bin/python install -c constraints.txt -r requirements.txt ${WHEELS}
+COPY . .
+RUN /opt/pip/bin/pip wheel --no-deps -w /wheels ${WHEELS} . \
+ && /opt/pip/bin/pip --python /opt/venv/bin/python install --no-deps /wheels/*.whl
+
+FROM ${BASE}
+ARG BASE
+ARG VERSION=""
+LABEL org.opencontainers.image.title="augur" \
+      org.opencontainers.image.description="Online CTR inference: DIEN behind an HTTP scoring endpoint" \
+      org.opencontainers.image.version="${VERSION}" \
+      org.opencontainers.image.licenses="Apache-2.0 AND CC-BY-SA-4.0" \
+      org.opencontainers.image.base.name="${BASE}"
+RUN groupadd --gid 10001 augur \
+ && useradd --uid 10001 --gid augur --no-create-home --home-dir /nonexistent --shell /usr/sbin/nologin augur
+COPY --from=build /opt/venv /opt/venv
+COPY LICENSE /app/
+COPY data /app/data
+WORKDIR /app
+ENV PATH=/opt/venv/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 AUGUR_HOST=0.0.0.0
+USER 10001:10001
+EXPOSE 8000
+HEALTHCHECK --interval=10s --timeout=3s --start-period=60s --retries=3 \
+  CMD ["python", "-c", "import os; from urllib.request import ProxyHandler, build_opener; build_opener(ProxyHandler({})).open('http://127.0.0.1:' + os.environ.get('AUGUR_PORT', '8000') + '/readyz', timeout=2)"]
+ENTRYPOINT ["python", "-m", "service"]

@@ -1,0 +1,320 @@
+"""The load on a real server, and what it makes of a server that answers wrongly."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import torch
+
+from loadtest import __main__ as loadtest
+from loadtest.__main__ import ServerError, main, own_server
+from loadtest.traffic import DATA, Traffic, wrong, wrong_counts, wrong_scores
+from model.artifact import of_model, save_artifact
+from model.data import open_data
+from model.dien import Dien, DienConfig
+from model.features import fit_schema
+from service.wire import BehaviorsRequest, ScoreRequest
+
+ROOT = Path(__file__).resolve().parents[2]
+
+needs_locust = pytest.mark.skipif(
+    find_spec("locust") is None and not os.environ.get("CI"), reason="locust is not installed"
+)
+
+
+@pytest.fixture(autouse=True)
+def no_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server that is started has no settings but those of its test."""
+    for name in [name for name in os.environ if name.startswith("AUGUR_")]:
+        monkeypatch.delenv(name)
+
+
+@pytest.fixture(scope="module")
+def traffic() -> Traffic:
+    return Traffic()
+
+
+@pytest.fixture(scope="module")
+def log() -> dict[str, np.ndarray]:
+    table = pq.read_table(DATA / "impressions.parquet")
+    return {name: table[name].to_numpy() for name in ("user_id", "item_id", "tab", "hour", "long_view")}
+
+
+def test_score_requests_are_what_users_were_shown(traffic: Traffic, log: dict[str, np.ndarray]) -> None:
+    rows = len(log["user_id"])
+    sizes = set()
+    for row in [0, rows - 1, *(traffic.visit() for _ in range(300))]:
+        body = traffic.score(row, ["tab", "hour"])
+        ScoreRequest.model_validate(body)
+        items = body["item_ids"]
+        assert body["user_id"] == str(log["user_id"][row])
+        assert body["context"] == {"tab": log["tab"][row], "hour": log["hour"][row]}
+        sizes.add(len(items))
+        assert len(set(items)) == len(items)
+        # What the log says, found the plain way: the user's own first.
+        own = log["item_id"][row:][log["user_id"][row:] == log["user_id"][row]].tolist()
+        distinct = list(dict.fromkeys(own))
+        assert items[: len(distinct)] == distinct[: len(items)]
+        after = [log["item_id"][(row + step) % rows] for step in range(2000)]
+        assert set(items[len(distinct) :]) <= set(after)
+    assert min(sizes) >= 50
+    assert max(sizes) <= 200
+    assert len(sizes) > 75
+
+
+def test_only_context_that_the_model_takes(traffic: Traffic) -> None:
+    assert traffic.score(7, [])["context"] == {}
+    assert list(traffic.score(7, ["hour", "weather"])["context"]) == ["hour"]
+
+
+def test_behaviors_are_those_of_the_log_made_now(traffic: Traffic, log: dict[str, np.ndarray]) -> None:
+    for row in (int(np.argmin(log["long_view"])), int(np.argmax(log["long_view"]))):
+        before = time.time_ns() // 1_000_000
+        body = traffic.behavior(row, ["click", "long_view"])
+        BehaviorsRequest.model_validate(body)
+        (event,) = body["events"]
+        assert before <= event["timestamp_ms"] <= time.time_ns() // 1_000_000
+        assert (event["user_id"], event["item_id"]) == (str(log["user_id"][row]), log["item_id"][row])
+        assert event["action"] == ("long_view" if log["long_view"][row] else "click")
+        assert "action" not in traffic.behavior(row, ["buy"])["events"][0]
+
+
+def test_the_same_seed_asks_the_same() -> None:
+    def asked(seed: int) -> list[Any]:
+        one = Traffic(seed=seed)
+        return [(one.score(one.visit(), ["tab"]), one.chance(0.5)) for _ in range(20)]
+
+    assert asked(1) == asked(1) != asked(2)
+    assert {chance for _, chance in asked(1)} == {True, False}
+
+
+@pytest.mark.parametrize(
+    ("status", "text", "reason"),
+    [
+        (200, '{"scores": [0, 0.5, 1]}', None),
+        (200, '{"scores": [0, 0.5]}', "not one score for each candidate"),
+        (200, '{"scores": [0, 0.5, 1, 1]}', "not one score for each candidate"),
+        (200, '{"scores": [0, 0.5, 1.01]}', "a score outside 0 to 1"),
+        (200, '{"scores": [0, -0.01, 1]}', "a score outside 0 to 1"),
+        (200, '{"scores": [0, NaN, 1]}', "a score outside 0 to 1"),
+        (200, '{"scores": [0, "0.5", 1]}', "an answer of another shape: TypeError"),
+        (200, '{"scores": null}', "an answer of another shape: TypeError"),
+        (200, '{"ranking": []}', "an answer of another shape: KeyError"),
+        (200, "", "an answer of another shape: JSONDecodeError"),
+        (429, '{"scores": [0, 0.5, 1]}', "status 429"),
+        (0, "", "status 0"),
+    ],
+)
+def test_what_counts_as_wrong_scores(status: int, text: str, reason: str | None) -> None:
+    assert wrong(status, text, partial(wrong_scores, candidates=3)) == reason
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ('{"accepted": 1, "duplicates": 1, "outside_window": 0}', None),
+        ('{"accepted": 2, "duplicates": 0}', None),
+        ('{"accepted": 1, "duplicates": 0, "outside_window": 0}', "not every event accounted for"),
+        ('{"accepted": 2}', "an answer of another shape: KeyError"),
+        ("[]", "an answer of another shape: TypeError"),
+    ],
+)
+def test_what_counts_as_wrong_behaviors(text: str, reason: str | None) -> None:
+    assert wrong(200, text, partial(wrong_counts, events=2)) == reason
+
+
+@needs_locust
+def test_the_mix_is_ten_to_one_and_nothing_of_the_server_is_imported() -> None:
+    # In a process of its own: locust patches the standard library of the one that imports it.
+    program = (
+        "import sys, json; from loadtest import locustfile as one, traffic;"
+        "weights = [one.Reader.tasks.count(each) for each in (one.Reader.open_feed, one.Reader.watch)];"
+        "loaded = {name.partition('.')[0] for name in sys.modules} & {'kernels', 'model', 'service', 'torch'};"
+        "print(json.dumps([weights, one.TWO_SLOTS, sorted(loaded)]))"
+    )
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
+    (visits, watched), two_slots, loaded = json.loads(done.stdout)
+    assert visits * (1 + two_slots) == 10 * watched
+    assert loaded == []
+
+
+def rows(file: Path) -> list[dict[str, str]]:
+    with file.open(newline="") as lines:
+        return list(csv.DictReader(lines))
+
+
+@pytest.fixture(scope="module")
+def artifact(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Random weights for the bundled catalogue."""
+    torch.manual_seed(5)
+    schema = fit_schema(open_data(f"kuairand:{DATA}"), max_history=8)
+    folder = tmp_path_factory.mktemp("artifact") / "tiny"
+    save_artifact(of_model("tiny", Dien(schema, DienConfig(hidden=8, embedding=4, head=(8,))), schema, {}, {}), folder)
+    return folder
+
+
+@needs_locust
+def test_a_real_server_passes(
+    artifact: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    for name, value in {"MODEL": str(artifact), "THREADS": "1", "LINGER_SECONDS": "0"}.items():
+        monkeypatch.setenv(f"AUGUR_{name}", value)
+    assert main(["--seconds", "3", "--users", "2", "--out", str(tmp_path)]) == 0
+    counted = {row["Name"]: row for row in rows(tmp_path / "report_stats.csv")}
+    assert int(counted["/v1/score"]["Request Count"]) > 0
+    assert {row["Failure Count"] for row in counted.values()} == {"0"}
+    assert "/v1/score" in (tmp_path / "report.html").read_text()
+    assert "/v1/score" in "".join(capfd.readouterr())
+    said = (tmp_path / "server.log").read_text()
+    assert "model tiny" in said
+    assert "26981 users seeded" in said
+    assert "SIGTERM" in said
+
+
+class Twin(ThreadingHTTPServer):
+    """A server that answers by the contract, but for its scores; it knows which users it is answering."""
+
+    daemon_threads = True
+
+    def __init__(self, scores_too_few: int) -> None:
+        super().__init__(("127.0.0.1", 0), Answers)
+        self.scores_too_few = scores_too_few
+        self.lock = threading.Lock()
+        self.answering: Counter[str] = Counter()
+        self.joined = 0
+
+    def handle_error(self, *_: object) -> None:
+        """Locust leaves without closing its connections."""
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server_port}"
+
+
+class Answers(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    server: Twin
+
+    def do_GET(self) -> None:
+        self._send({"models": [{"actions": ["click"], "context_fields": ["tab"]}]})
+
+    def do_POST(self) -> None:
+        body = json.loads(self.rfile.read(int(self.headers["content-length"])))
+        if self.path == "/v1/behaviors":
+            return self._send({"accepted": 1, "duplicates": 0})
+        user = body["user_id"]
+        with self.server.lock:
+            self.server.joined += self.server.answering[user]
+            self.server.answering[user] += 1
+        time.sleep(0.05)
+        with self.server.lock:
+            self.server.answering[user] -= 1
+        return self._send({"scores": [0.5] * (len(body["item_ids"]) - self.server.scores_too_few)})
+
+    def _send(self, answer: object) -> None:
+        data = json.dumps(answer).encode()
+        self.send_response(200)
+        self.send_header("content-length", str(len(data)))
+        self.end_headers()
+        self.wfile.write(data)
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@contextmanager
+def twin(scores_too_few: int) -> Iterator[Twin]:
+    with Twin(scores_too_few) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.05,))
+        thread.start()
+        yield server
+        server.shutdown()
+        thread.join()
+
+
+@needs_locust
+@pytest.mark.parametrize("scores_too_few", [0, 1])
+def test_another_server_is_judged_by_its_answers(scores_too_few: int, tmp_path: Path) -> None:
+    with twin(scores_too_few) as server:
+        status = main(["--url", server.url + "/", "--seconds", "3", "--users", "4", "--out", str(tmp_path)])
+        # Two slots of a page, at one time, for the same user.
+        assert server.joined
+    assert status == (1 if scores_too_few else 0)
+    failures = {row["Name"]: row["Error"] for row in rows(tmp_path / "report_failures.csv")}
+    assert list(failures) == (["/v1/score"] if scores_too_few else [])
+    assert all("not one score for each candidate" in reason for reason in failures.values())
+    assert not (tmp_path / "server.log").exists()
+
+
+@needs_locust
+def test_a_server_that_does_not_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("AUGUR_THREADS", "many")
+    assert main(["--out", str(tmp_path)]) == 1
+    said = capsys.readouterr().err
+    assert "the server did not start" in said
+    assert "AUGUR_THREADS='many'" in said
+
+
+@needs_locust
+@pytest.mark.parametrize("url", ["http://127.0.0.1:1", "nowhere"])
+def test_nobody_there(
+    url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(loadtest, "READY_SECONDS", 0.3)
+    assert main(["--url", url, "--out", str(tmp_path)]) == 1
+    assert f"{url}/readyz: " in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("on_term", "message"),
+    [
+        ("lambda *_: sys.exit(3)", "status 3, not 0"),
+        ("signal.SIG_IGN", "status nothing in 0.5 s"),
+    ],
+)
+def test_a_server_that_does_not_stop_in_order(
+    on_term: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loadtest, "STOP_SECONDS", 0.5)
+    with twin(0) as server:
+        program = f"import signal, sys, time; signal.signal(signal.SIGTERM, {on_term})\n"
+        program += f"print('serving {server.url}', flush=True); time.sleep(60)"
+        with (
+            pytest.raises(ServerError, match=message),
+            own_server(tmp_path / "log", [sys.executable, "-c", program]) as url,
+        ):
+            assert url == server.url
+
+
+@pytest.mark.parametrize("option", ["--users", "--seconds"])
+def test_nothing_below_one(option: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as refused:
+        main([option, "0"])
+    assert refused.value.code == 2
+    assert f"{option}: 0: a whole number, at least 1" in capsys.readouterr().err
+
+
+def test_without_locust(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(loadtest, "find_spec", lambda name: None)
+    assert main(["--out", str(tmp_path / "out")]) == 2
+    assert "locust is not installed" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
