@@ -38,16 +38,16 @@ class TrainConfig:
     """How to train."""
 
     epochs: int = field(default=1, metadata={"help": "passes over the training split"})
-    batch_size: int = field(default=256, metadata={"help": "impressions a step, over all workers"})
+    batch_size: int = field(
+        default=256, metadata={"help": "impressions a step, over all workers; drawn negatives come on top"}
+    )
     learning_rate: float = field(default=2e-3, metadata={"help": "Adam's, falling linearly to 0"})
     embedding_decay: float = field(default=1e-4, metadata={"help": "coupled weight decay of the embeddings"})
     auxiliary_weight: float = field(default=0.2, metadata={"help": "α of DIEN eq. 8"})
     negatives: str = field(
         default="sampled", metadata={"help": "of the auxiliary loss", "choices": ("sampled", "shown")}
     )
-    unknown_rate: float = field(
-        default=0.01, metadata={"help": "share of ids made unknown, to train their rows"}
-    )
+    unknown_rate: float = field(default=0.01, metadata={"help": "share of ids made unknown, to train their rows"})
     evaluations: int = field(default=4, metadata={"help": "evaluations on dev per epoch"})
     patience: int = field(default=8, metadata={"help": "stop after this many evaluations without a better dev AUC"})
     seed: int = field(default=0, metadata={"help": "of initial weights, batches and negatives"})
