@@ -114,8 +114,8 @@ def test_a_killed_run_goes_on_as_if_it_had_not_been(data: str, tmp_path: Path) -
 def test_two_workers_train_the_same_model_as_one(data: str, tmp_path: Path) -> None:
     rows = int((open_data(data).impressions.splits == 0).sum())
     assert rows % 37 == 1  # an odd batch size, and a last batch of one row
-    more = ("--batch-size", 37, "--activation", "prelu", "--auxiliary", "none", "--epochs", 2, "--learning-rate", 0.01)
-    more = (*more, "--unknown-rate", 0)  # each worker draws its own
+    whole = ("--batch-size", 37, "--activation", "prelu", "--auxiliary", "none", "--epochs", 2, "--learning-rate", 0.01)
+    more = (*whole, "--unknown-rate", 0)  # each worker would draw its own
     torchrun = ["--standalone", "--nproc-per-node", "2", "-m", "--", "model.train"]
     pair = process("torch.distributed.run", [*torchrun, *options(data, tmp_path / "pair", *more)])
     assert call(run, *options(data, tmp_path / "alone", *more)) == 0
