@@ -53,8 +53,7 @@ check: .venv/full.stamp
 
 train: .venv/full.stamp
 	rm -rf runs/bundled
-	$(BIN)/python -m model.distill --batch-size 64 --negatives shown --auxiliary-weight 0.25 \
-	  --out model/artifacts/kuairand --run runs/bundled
+	$(BIN)/python -m model.distill --out model/artifacts/kuairand --run runs/bundled
 
 bench: .venv/serve.stamp
 	$(BIN)/python -m kernels.bench

@@ -39,13 +39,14 @@ class TrainConfig:
 
     epochs: int = field(default=1, metadata={"help": "passes over the training split"})
     batch_size: int = field(
-        default=256, metadata={"help": "impressions a step, over all workers; drawn negatives come on top"}
+        default=64, metadata={"help": "impressions a step, over all workers; drawn negatives come on top"}
     )
     learning_rate: float = field(default=2e-3, metadata={"help": "Adam's, falling linearly to 0"})
     embedding_decay: float = field(default=1e-4, metadata={"help": "coupled weight decay of the embeddings"})
-    auxiliary_weight: float = field(default=0.2, metadata={"help": "α of DIEN eq. 8"})
+    auxiliary_weight: float = field(default=0.25, metadata={"help": "α of DIEN eq. 8"})
     negatives: str = field(
-        default="sampled", metadata={"help": "of the auxiliary loss", "choices": ("sampled", "shown")}
+        default="shown",
+        metadata={"help": "of the auxiliary loss: shown (drawn where none is known)", "choices": ("shown", "sampled")},
     )
     unknown_rate: float = field(default=0.01, metadata={"help": "share of ids made unknown, to train their rows"})
     evaluations: int = field(default=4, metadata={"help": "evaluations on dev per epoch"})

@@ -60,7 +60,7 @@ def test_training_writes_an_artifact_worth_what_it_says(
     assert artifact.schema.max_history == 8
     assert artifact.training["data"]["data"] == data
     assert artifact.training["settings"]["learning_rate"] == 0.02
-    assert artifact.training["settings"]["auxiliary_weight"] == 0.2
+    assert artifact.training["settings"]["auxiliary_weight"] == 0.25
     assert artifact.training["run"]["steps"] == 80
     for split, name in ((DEV, "dev"), (TEST, "test")):
         batcher = Batcher(opened, artifact.schema, split)

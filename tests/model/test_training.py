@@ -307,7 +307,7 @@ def test_an_objective_must_say_what_it_minimises(data: DataSet, tmp_path: Path) 
 
 
 def test_predictions_are_in_the_order_of_the_split(data: DataSet, tmp_path: Path) -> None:
-    run = trainer(data, tmp_path, epochs=6)
+    run = trainer(data, tmp_path, epochs=8)
     run.run()
     model = run.objective.served
     model.train()
