@@ -8,6 +8,8 @@ URL ?=
 ENGINE ?=
 VERSION = $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
 IMAGE ?= augur:$(VERSION)
+# The bundled users are for the bundled model in the embedded store; they have no place in a store or model of one's own.
+AUGUR_SEED ?= $(if $(filter-out memory://,$(AUGUR_STORE))$(AUGUR_MODEL),,kuairand:data/kuairand_pure)
 BIN = .venv/bin
 PIP = $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt $(WHEELS)
 .DEFAULT_GOAL = help
@@ -41,7 +43,7 @@ help:
 setup: .venv/full.stamp
 
 serve: .venv/serve.stamp
-	AUGUR_PORT=$(PORT) AUGUR_SEED=$${AUGUR_SEED-kuairand:data/kuairand_pure} exec $(BIN)/python -m service
+	AUGUR_PORT=$(PORT) AUGUR_SEED=$(AUGUR_SEED) exec $(BIN)/python -m service
 
 test: .venv/full.stamp
 	$(BIN)/python -m pytest --cov --cov-report=term:skip-covered --cov-fail-under=95
