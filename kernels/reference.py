@@ -16,14 +16,13 @@ def step(projected: Tensor, state: Tensor, weights: GruWeights, cell: str = "gru
 
     GRU (DIEN eq. 2-5); what becomes of the update gate: AUGRU a·u (eq. 15), AGRU a (eq. 13), else u.
     """
-    x_u, x_r, x_c = projected.chunk(3, dim=-1)
-    h_u, h_r, h_c = (state @ weights.w_recurrent).chunk(3, dim=-1)
-    r = torch.sigmoid(x_r + h_r)
-    c = torch.tanh(x_c + r * (h_c + weights.bias_candidate))
-    u = a if cell == "agru" else torch.sigmoid(x_u + h_u)
+    both = 2 * weights.hidden
+    product = state @ weights.w_recurrent
+    u, r = torch.sigmoid(projected[..., :both] + product[..., :both]).chunk(2, dim=-1)
+    c = torch.tanh(torch.addcmul(projected[..., both:], r, product[..., both:] + weights.bias_candidate))
     if cell == "augru":
         u = a * u
-    return (1 - u) * state + u * c
+    return torch.lerp(state, c, a if cell == "agru" else u)  # (1 - u)∘h + u∘c
 
 
 def gru(inputs: Tensor, offsets: Tensor, weights: GruWeights, projected: bool) -> Tensor:
@@ -57,12 +56,15 @@ def evolve(states: Tensor, offsets: Tensor, queries: Tensor, user_of: Tensor, we
     order, live = _longest_first(offsets.diff()[user_of])
     attended = attention(states, offsets, queries, user_of)[order]
     projected = states @ weights.w_input
+    if cell != "aigru":
+        projected = projected + weights.bias
     first = offsets[:-1][user_of][order]
     state = queries.new_zeros(queries.shape)
     for t, n in enumerate(live):
         a = attended[:n, t : t + 1]
         x = projected[first[:n] + t]
-        x = (a * x if cell == "aigru" else x) + weights.bias
+        if cell == "aigru":  # the input is scaled, not its bias (DIEN eq. 10)
+            x = a * x + weights.bias
         state[:n] = step(x, state[:n], weights, cell, a)
     return torch.empty_like(state).index_copy_(0, order, state)
 
