@@ -63,7 +63,7 @@ def score_inputs(data: DataSet, batcher: Batcher, rows: Any) -> list[ScoreInput]
 
 
 def interest_evolution(data: DataSet, batcher: Batcher, user: int | None, count: int) -> ScoreInput:
-    """The first `count` different items a user was shown in the split, and what he had done before the first of them.
+    """The first `count` different items a user was shown in the split, and what they had done before the first of them.
 
     Without a user, one with many of both.
     """

@@ -45,7 +45,7 @@ def _weighted_auc(
 
 
 def user_aucs(users: npt.ArrayLike, clicks: npt.ArrayLike, scores: npt.ArrayLike) -> tuple[FloatArray, FloatArray]:
-    """AUC of each user (NaN for one who clicked all or nothing) and his impressions: two `[U]`, users ascending."""
+    """AUC of each user (NaN for one who clicked all or nothing) and their impressions: two `[U]`, users ascending."""
     _, user = np.unique(np.asarray(users), return_inverse=True)
     click = np.asarray(clicks).astype(np.float64)
     score = np.asarray(scores)

@@ -86,7 +86,7 @@ def _of_logs(path: Path) -> DataSet:
 
 def _assemble(path: Path, items: ItemColumns, past: Past, impressions: Impressions) -> DataSet:
     # A click is `click` however long it was watched. The past has every exposure with its outcome, the window clicks
-    # alone: told apart, a history that fills with clicks does not read as one of a user who watches all he is shown.
+    # alone: told apart, a history that fills with clicks does not read as one of a user who watches all that is shown.
     behaviors = past_and_clicks(past, impressions, np.full(len(impressions), CLICK, dtype=np.int8), shown=SHOWN)
     seen = np.union1d(past.item_ids, impressions.item_ids)
     return DataSet(

@@ -92,7 +92,7 @@ def test_one_class_alone_has_no_auc() -> None:
     assert math.isnan(auc([], []))
     assert math.isnan(gauc([1, 1, 2], [1, 1, 0], [0.1, 0.2, 0.3]))
     assert math.isnan(gauc([], [], []))
-    # A user with one class changes nothing, however many impressions he has.
+    # A user with one class changes nothing, however many impressions they have.
     assert gauc([1, 1, 2, 2, 2], [0, 1, 1, 1, 1], [0.1, 0.2, 0.0, 0.0, 0.0]) == 1.0
 
 
@@ -166,7 +166,7 @@ def test_bootstrap_intervals_hold_the_value_and_are_reproducible() -> None:
 
 
 def test_bootstrap_is_resampling_by_hand() -> None:
-    """One draw: the metrics of the table in which each user stands as often as he was drawn."""
+    """One draw: the metrics of the table in which each user stands as often as they were drawn."""
     users, clicks, scores = made(size=80, users=9)
     interval = bootstrap(users, clicks, scores, draws=1, seed=5)
     drawn = np.random.default_rng(5).integers(0, 9, 9)
@@ -192,7 +192,7 @@ def test_bootstrap_of_more_rows_is_narrower() -> None:
 
 
 def test_bootstrap_skips_draws_without_both_classes() -> None:
-    """Four users, one of whom clicked both ways: many draws miss him and have no GAUC."""
+    """Four users, one of whom clicked both ways: many draws miss that one and have no GAUC."""
     users, clicks, scores = np.array([1, 1, 2, 3, 4]), np.array([1, 0, 0, 1, 1]), np.array([0.6, 0.4, 0.3, 0.7, 0.2])
     low, high = bootstrap(users, clicks, scores, draws=50)["gauc"]
     assert low == high == 1.0
