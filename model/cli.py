@@ -8,6 +8,7 @@ import sys
 import tempfile
 from collections.abc import Callable
 from dataclasses import MISSING, Field, dataclass, field, fields
+from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
@@ -59,8 +60,8 @@ class CommandLine(argparse.ArgumentParser):
 
     def __init__(self, prog: str, about: str | None, required: str = "") -> None:
         usage = " ".join(part for part in ("%(prog)s", required, "[options]") if part)
-        width = lambda prog: argparse.HelpFormatter(prog, max_help_position=34, width=110)  # noqa: E731
-        super().__init__(prog=prog, usage=usage, description=about, formatter_class=width)
+        wide = partial(argparse.HelpFormatter, max_help_position=34, width=110)
+        super().__init__(prog=prog, usage=usage, description=about, formatter_class=wide)
 
     def error(self, message: str) -> NoReturn:
         """Raise what is wrong with the line."""

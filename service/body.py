@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from typing import Any, NoReturn, TypeVar
 
 from fastapi import Request
@@ -102,8 +103,7 @@ def _with_choices(error: InvalidInputError, problem: str, shape: type[BaseModel]
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) < len(pairs):
-        seen: set[str] = set()
-        twice = next(name for name, _ in pairs if name in seen or seen.add(name))  # type: ignore[func-returns-value]
+        twice = Counter(name for name, _ in pairs).most_common(1)[0][0]
         raise MalformedBodyError(f"{shorten(twice)} stands twice in one object")
     return found
 
