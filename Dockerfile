@@ -9,16 +9,24 @@ FROM ${BASE} AS build
 # --build-arg WHEELS="--index-url ...".
 ARG WHEELS=""
 ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
+# The compiler of the CPU kernels, and Python's headers where the base has them in a package of their own.
+RUN apt-get update \
+ && apt-get install -y --no-install-recommends g++ \
+    $(python -c 'import os, sysconfig; print("" if os.path.exists(sysconfig.get_path("include") + "/Python.h") else "python3-dev")') \
+ && rm -rf /var/lib/apt/lists/*
 # pip stays out of /opt/venv, which is all that the next stage takes.
 RUN python -m venv /opt/pip && python -m venv --without-pip /opt/venv
 WORKDIR /src
 # The dependencies by themselves, so that a change of the code does not install them again.
 COPY pyproject.toml constraints.txt ./
 RUN /opt/pip/bin/python -c "import tomllib; print(*tomllib.load(open('pyproject.toml', 'rb'))['project']['dependencies'], sep='\n')" > requirements.txt \
- && /opt/pip/bin/pip --python /opt/venv/bin/python install -c constraints.txt -r requirements.txt ${WHEELS}
+ && /opt/pip/bin/pip --python /opt/venv/bin/python install -c constraints.txt -r requirements.txt ${WHEELS} \
+ && /opt/pip/bin/pip install -c constraints.txt cmake nanobind ninja scikit-build-core ${WHEELS}
 COPY . .
-RUN /opt/pip/bin/pip wheel --no-deps -w /wheels ${WHEELS} . \
- && /opt/pip/bin/pip --python /opt/venv/bin/python install --no-deps /wheels/*.whl
+# Where the kernels did not compile the package installs without them, which is no image to ship.
+RUN /opt/pip/bin/pip wheel --no-deps --no-build-isolation -w /wheels ${WHEELS} . \
+ && /opt/pip/bin/pip --python /opt/venv/bin/python install --no-deps /wheels/*.whl \
+ && cd / && /opt/venv/bin/python -c "import kernels.native._native"
 
 FROM ${BASE}
 ARG BASE

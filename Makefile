@@ -1,6 +1,6 @@
 # Every verb sets up what it needs in .venv. PYTHON picks the interpreter (3.11 or newer), PORT where `serve` listens.
 # WHEELS holds extra options for pip, such as an index of CPU builds of torch. URL is a server for `loadtest`, ENGINE builds
-# the image IMAGE.
+# the image IMAGE, CXX is the C++ compiler.
 PYTHON ?= python3
 PORT ?= 8000
 WHEELS ?=
@@ -12,13 +12,25 @@ IMAGE ?= augur:$(VERSION)
 AUGUR_SEED ?= $(if $(filter-out memory://,$(AUGUR_STORE))$(AUGUR_MODEL),,kuairand:data/kuairand_pure)
 BIN = .venv/bin
 PIP = $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt $(WHEELS)
+CMAKE = PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/cmake
+CONFIGURE = $(CMAKE) -S . -G Ninja -DPython_EXECUTABLE="$(CURDIR)/$(BIN)/python"
+NATIVE = CMakeLists.txt $(wildcard kernels/native/*.cpp kernels/native/*.h)
+# What it takes to compile an extension: C++17 and Python's headers.
+CAN_COMPILE = printf '\#include <optional>\n\#include <Python.h>\n' | $${CXX:-c++} -std=c++17 -fsyntax-only -x c++ \
+  -I "$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("include"))')" - 2>/dev/null
+# `make setup` tries again to compile what could not be compiled before.
+RETRY = $(if $(filter setup,$(MAKECMDGOALS)),$(if $(wildcard kernels/native/_native*.so),,retry))
+# Without isolation, for the pinned versions of what builds.
+EDITABLE = $(PIP) --no-build-isolation -e
 .DEFAULT_GOAL = help
-.PHONY: help setup serve test check train bench loadtest image clean lock
+.NOTPARALLEL:
+.PHONY: help setup retry serve test check sanitize train bench loadtest image clean lock
 
 help:
 	@echo "make serve     score requests on 127.0.0.1:$(PORT) with the bundled model and users"
 	@echo "make test      all tests"
 	@echo "make check     lint, format, types"
+	@echo "make sanitize  tests of the CPU kernels with the address sanitizer"
 	@echo "make train     rebuild the bundled model from data/"
 	@echo "make bench     kernels against what else one could run"
 	@echo "make loadtest  locust against a server of its own, or URL="
@@ -29,23 +41,37 @@ help:
 .venv/serve.stamp: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed; set PYTHON=" >&2; exit 1; }
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(PIP) -e .
+	$(PIP) scikit-build-core
+	$(EDITABLE) .
+	@touch $@
+
+# The CPU kernels, compiled into the checkout. A machine that cannot compile goes without, and hears of it here alone; a
+# source that does not compile is an error.
+.venv/native.stamp: $(NATIVE) .venv/serve.stamp $(RETRY)
+	@rm -f kernels/native/_native*.so
+	@if $(CAN_COMPILE); then \
+	  $(PIP) cmake nanobind ninja && $(CONFIGURE) -B .venv/native >/dev/null && $(CMAKE) --build .venv/native -- --quiet \
+	    && $(CMAKE) --install .venv/native --prefix . >/dev/null; \
+	else \
+	  echo "No CPU kernels: '$${CXX:-c++}' cannot compile C++17 with Python's headers. All works, but torch computes in their" \
+	    "place, more slowly. Install g++ and python3-dev, then run make setup." >&2; \
+	fi
 	@touch $@
 
 .venv/full.stamp: .venv/serve.stamp
-	$(PIP) -e '.[train,dev]'
+	$(EDITABLE) '.[train,dev]'
 	@touch $@
 
 .venv/loadtest.stamp: .venv/serve.stamp
-	$(PIP) -e '.[loadtest]'
+	$(EDITABLE) '.[loadtest]'
 	@touch $@
 
-setup: .venv/full.stamp
+setup: .venv/full.stamp .venv/native.stamp
 
-serve: .venv/serve.stamp
+serve: .venv/serve.stamp .venv/native.stamp
 	AUGUR_PORT=$(PORT) AUGUR_SEED=$(AUGUR_SEED) exec $(BIN)/python -m service
 
-test: .venv/full.stamp
+test: .venv/full.stamp .venv/native.stamp
 	$(BIN)/python -m pytest --cov --cov-report=term:skip-covered --cov-fail-under=95
 
 check: .venv/full.stamp
@@ -53,14 +79,30 @@ check: .venv/full.stamp
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-train: .venv/full.stamp
+# A second build, in a copy of what it tests: the sanitizer's library has to be in the process before Python is, and that
+# of C++ before the first exception. Leaks are not looked for, since Python leaves its own.
+sanitize: .venv/full.stamp
+	rm -rf .venv/sanitized/tree
+	mkdir -p .venv/sanitized/tree
+	cp -R kernels tests pyproject.toml .venv/sanitized/tree
+	rm -f .venv/sanitized/tree/kernels/native/_native*.so
+	$(PIP) cmake nanobind ninja
+	$(CONFIGURE) -B .venv/sanitized/build -DCMAKE_BUILD_TYPE=Debug -DAUGUR_SANITIZE=ON >/dev/null
+	$(CMAKE) --build .venv/sanitized/build -- --quiet
+	$(CMAKE) --install .venv/sanitized/build --prefix .venv/sanitized/tree >/dev/null
+	cd .venv/sanitized/tree && ASAN_OPTIONS=detect_leaks=0 PYTHONMALLOC=malloc \
+	  LD_PRELOAD="$$($${CXX:-c++} -print-file-name=libasan.so) $$($${CXX:-c++} -print-file-name=libstdc++.so.6)" \
+	  "$(CURDIR)/$(BIN)/python" -m pytest --capture=sys -p no:cacheprovider tests/kernels/test_native*.py \
+	    tests/kernels/test_ops.py tests/kernels/test_kernels_contract.py
+
+train: .venv/full.stamp .venv/native.stamp
 	rm -rf runs/bundled
 	$(BIN)/python -m model.distill --out model/artifacts/kuairand --run runs/bundled
 
-bench: .venv/serve.stamp
+bench: .venv/serve.stamp .venv/native.stamp
 	$(BIN)/python -m kernels.bench
 
-loadtest: .venv/loadtest.stamp
+loadtest: .venv/loadtest.stamp .venv/native.stamp
 	$(BIN)/python -m loadtest $(if $(URL),--url $(URL))
 
 # The first engine that answers, if none is named. All but docker need to be told of a format that has health checks.
@@ -73,7 +115,7 @@ image:
 	set -x; $$engine build $$format --build-arg VERSION=$(VERSION) --build-arg WHEELS='$(WHEELS)' -t $(IMAGE) .
 
 clean:
-	rm -rf .venv build dist runs *.egg-info .coverage .coverage.* .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv build dist runs kernels/native/_native*.so *.egg-info .coverage .coverage.* .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # The versions that CI tested, for reproducible builds: run in a clean .venv.

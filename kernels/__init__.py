@@ -4,8 +4,9 @@ Shapes, in every function: U users, N behaviours of all users end to end (oldest
 H hidden.
 """
 
+from kernels.backends import describe_backend, resolve_backend
 from kernels.contract import BACKENDS, CELLS, BackendUnavailableError, GruWeights, KernelInputError
-from kernels.ops import attention, evolve, gru, resolve_backend
+from kernels.ops import attention, evolve, gru
 
 __all__ = [
     "BACKENDS",
@@ -14,6 +15,7 @@ __all__ = [
     "GruWeights",
     "KernelInputError",
     "attention",
+    "describe_backend",
     "evolve",
     "gru",
     "resolve_backend",

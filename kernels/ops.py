@@ -1,40 +1,31 @@
 """The public operations: one name each, checked at the door, several bodies behind it.
 
+Each is one operator of `torch.library` in the namespace "augur", so `torch.compile` and `torch.export` keep it as one
+node, with whatever backend the program meets where it runs.
+
 U users, N behaviours of all users end to end, C candidates, T steps of the longest user, I inputs, H hidden.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
+import torch
 from torch import Tensor
 
-from kernels import reference
+from kernels.backends import backend_for
 from kernels.contract import (
-    BACKENDS,
-    CELLS,
-    PRECISIONS,
-    BackendUnavailableError,
     GruWeights,
     check_attention,
-    check_choice,
     check_evolve,
     check_gru,
+    check_options,
+    check_tensors,
+    check_values,
 )
 
-
-def resolve_backend(backend: str) -> str:
-    """The backend that `backend` means on this machine.
-
-    Raises KernelInputError for a name that is none, BackendUnavailableError for one that cannot run here.
-    """
-    check_choice("backend", backend, BACKENDS)
-    if backend in ("native", "triton"):
-        raise BackendUnavailableError(f"backend {backend!r} is not part of this build; reference is")
-    return "reference"
-
-
-def _door(backend: str, precision: str) -> None:
-    check_choice("precision", precision, PRECISIONS)
-    resolve_backend(backend)
+_OF_GRU = ("inputs", "offsets")
+_OF_CANDIDATES = ("states", "offsets", "queries", "user_of")
 
 
 def gru(
@@ -45,15 +36,23 @@ def gru(
     projected: bool = False,
     backend: str = "auto",
     precision: str = "exact",
+    threads: int | None = None,
 ) -> Tensor:
     """Interest states of users' behaviours (DIEN eq. 2-5).
 
     `inputs [N, I]`, or `[N, 3H]` when `projected` (inputs @ w_input + bias): all users' steps end to end, oldest first.
-    `offsets int64 [U + 1]` cuts them into users. Returns `[N, H]`. Raises KernelInputError.
+    `offsets int64 [U + 1]` cuts them into users. Returns `[N, H]`.
+
+    All tensors have one dtype and one device; strides are free. `backend` is chosen by `resolve_backend`; `precision`
+    "fast" allows a backend to approximate (the reference stays exact). `threads` is how many a CPU backend may use
+    (None: `torch.get_num_threads()`); the reference uses torch's own. Inference only: there is no gradient.
+
+    Raises KernelInputError naming the argument and the rule for a wrong shape, dtype, device or value and for a tensor
+    that requires a gradient while gradients are recorded, BackendUnavailableError for a backend that cannot run here.
+    Whether `inputs` are finite is not looked at: what is not a number stays within its user.
     """
-    _door(backend, precision)
-    check_gru(inputs, offsets, weights, projected)
-    return reference.gru(inputs, offsets, weights, projected)
+    check_tensors(_OF_GRU, inputs, offsets, weights=weights)
+    return _gru_op(inputs, offsets, *weights, projected, backend, precision, threads)
 
 
 def evolve(
@@ -66,20 +65,163 @@ def evolve(
     cell: str = "augru",
     backend: str = "auto",
     precision: str = "exact",
+    threads: int | None = None,
 ) -> Tensor:
     """The final interest of each candidate's user towards it (DIEN eq. 9 and 10-15).
 
     `states [N, H]` and `offsets int64 [U + 1]` as from `gru`; `queries [C, H]` are W·e_a; `user_of int64 [C]` points
-    each candidate to its user. Returns `[C, H]`; zeros for a user without behaviours. Raises KernelInputError.
+    each candidate to its user. Returns `[C, H]`; zeros for a user without behaviours. The rest is as for `gru`.
     """
-    _door(backend, precision)
-    check_choice("cell", cell, CELLS)
+    check_tensors(_OF_CANDIDATES, states, offsets, queries, user_of, weights=weights)
+    return _evolve_op(states, offsets, queries, user_of, *weights, cell, backend, precision, threads)
+
+
+def attention(
+    states: Tensor,
+    offsets: Tensor,
+    queries: Tensor,
+    user_of: Tensor,
+    *,
+    backend: str = "auto",
+    threads: int | None = None,
+) -> Tensor:
+    """Attention of each candidate over its user's steps (DIEN eq. 9): `[C, T]`, rows sum to 1, 0 past the length.
+
+    T is the length of the longest user, which only `offsets` tell: while a program is traced it is an unbacked size,
+    and `torch.compile` needs `torch._dynamo.config.capture_dynamic_output_shape_ops` to keep it in one graph. The rest
+    is as for `evolve`.
+    """
+    check_tensors(_OF_CANDIDATES, states, offsets, queries, user_of)
+    return _attention_op(states, offsets, queries, user_of, backend, threads)
+
+
+def _threads(threads: int | None) -> int:
+    return torch.get_num_threads() if threads is None else threads
+
+
+def _gru(
+    inputs: Tensor,
+    offsets: Tensor,
+    w_input: Tensor,
+    w_recurrent: Tensor,
+    bias: Tensor,
+    bias_candidate: Tensor,
+    projected: bool,
+    backend: str,
+    precision: str,
+    threads: int | None,
+) -> Tensor:
+    weights = GruWeights(w_input, w_recurrent, bias, bias_candidate)
+    check_options(backend, threads, precision)
+    check_gru(inputs, offsets, weights, projected)
+    body = backend_for(backend, inputs, weights.hidden)
+    check_values(inputs.shape[0], offsets, weights=weights)
+    return body.gru(inputs, offsets, weights, projected, precision, _threads(threads))
+
+
+def _gru_shape(
+    inputs: Tensor,
+    offsets: Tensor,
+    w_input: Tensor,
+    w_recurrent: Tensor,
+    bias: Tensor,
+    bias_candidate: Tensor,
+    projected: bool,
+    backend: str,
+    precision: str,
+    threads: int | None,
+) -> Tensor:
+    check_options(backend, threads, precision)
+    check_gru(inputs, offsets, GruWeights(w_input, w_recurrent, bias, bias_candidate), projected)
+    return inputs.new_empty(inputs.shape[0], w_recurrent.shape[0])
+
+
+def _evolve(
+    states: Tensor,
+    offsets: Tensor,
+    queries: Tensor,
+    user_of: Tensor,
+    w_input: Tensor,
+    w_recurrent: Tensor,
+    bias: Tensor,
+    bias_candidate: Tensor,
+    cell: str,
+    backend: str,
+    precision: str,
+    threads: int | None,
+) -> Tensor:
+    weights = GruWeights(w_input, w_recurrent, bias, bias_candidate)
+    check_options(backend, threads, precision, cell)
     check_evolve(states, offsets, queries, user_of, weights)
-    return reference.evolve(states, offsets, queries, user_of, weights, cell)
+    body = backend_for(backend, states, states.shape[1])
+    check_values(states.shape[0], offsets, user_of, weights)
+    return body.evolve(states, offsets, queries, user_of, weights, cell, precision, _threads(threads))
 
 
-def attention(states: Tensor, offsets: Tensor, queries: Tensor, user_of: Tensor, *, backend: str = "auto") -> Tensor:
-    """Attention of each candidate over its user's steps (DIEN eq. 9): `[C, T]`, rows sum to 1, 0 past the length."""
-    _door(backend, "exact")
+def _evolve_shape(
+    states: Tensor,
+    offsets: Tensor,
+    queries: Tensor,
+    user_of: Tensor,
+    w_input: Tensor,
+    w_recurrent: Tensor,
+    bias: Tensor,
+    bias_candidate: Tensor,
+    cell: str,
+    backend: str,
+    precision: str,
+    threads: int | None,
+) -> Tensor:
+    check_options(backend, threads, precision, cell)
+    check_evolve(states, offsets, queries, user_of, GruWeights(w_input, w_recurrent, bias, bias_candidate))
+    return queries.new_empty(queries.shape)
+
+
+def _attention(
+    states: Tensor, offsets: Tensor, queries: Tensor, user_of: Tensor, backend: str, threads: int | None
+) -> Tensor:
+    check_options(backend, threads)
     check_attention(states, offsets, queries, user_of)
-    return reference.attention(states, offsets, queries, user_of)
+    body = backend_for(backend, states, states.shape[1])
+    check_values(states.shape[0], offsets, user_of)
+    return body.attention(states, offsets, queries, user_of, _threads(threads))
+
+
+def _attention_shape(
+    states: Tensor, offsets: Tensor, queries: Tensor, user_of: Tensor, backend: str, threads: int | None
+) -> Tensor:
+    check_options(backend, threads)
+    check_attention(states, offsets, queries, user_of)
+    return queries.new_empty(queries.shape[0], torch.library.get_ctx().new_dynamic_size())
+
+
+# Library.define and impl cost half of what torch.library.custom_op does for each call; a schema is written out for it.
+_library = torch.library.Library("augur", "DEF")  # type: ignore[no-untyped-call]
+_WEIGHTS = "Tensor w_input, Tensor w_recurrent, Tensor bias, Tensor bias_candidate"
+_ATTENDED = "Tensor states, Tensor offsets, Tensor queries, Tensor user_of"
+
+
+def _operator(
+    name: str, arguments: str, body: Callable[..., Tensor], shape: Callable[..., Tensor]
+) -> Callable[..., Tensor]:
+    schema = f"{name}({arguments}) -> Tensor"
+    _library.define(schema, tags=(torch.Tag.pt2_compliant_tag,))  # type: ignore[no-untyped-call]
+    _library.impl(name, body, "CompositeExplicitAutograd")  # type: ignore[no-untyped-call]
+    torch.library.register_fake(f"augur::{name}", shape, lib=_library)
+    operator: Callable[..., Tensor] = getattr(torch.ops.augur, name).default
+    return operator
+
+
+_gru_op = _operator(
+    "gru",
+    f"Tensor inputs, Tensor offsets, {_WEIGHTS}, bool projected, str backend, str precision, int? threads",
+    _gru,
+    _gru_shape,
+)
+_evolve_op = _operator(
+    "evolve",
+    f"{_ATTENDED}, {_WEIGHTS}, str cell, str backend, str precision, int? threads",
+    _evolve,
+    _evolve_shape,
+)
+_attention_op = _operator("attention", f"{_ATTENDED}, str backend, int? threads", _attention, _attention_shape)

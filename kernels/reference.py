@@ -25,8 +25,15 @@ def step(projected: Tensor, state: Tensor, weights: GruWeights, cell: str = "gru
     return torch.lerp(state, c, a if cell == "agru" else u)  # (1 - u)∘h + u∘c
 
 
-def gru(inputs: Tensor, offsets: Tensor, weights: GruWeights, projected: bool) -> Tensor:
-    """Interest states of every behaviour (DIEN section 3.2): `[N, H]`."""
+def unavailable() -> None:
+    """Nothing: it runs wherever torch does."""
+
+
+def gru(inputs: Tensor, offsets: Tensor, weights: GruWeights, projected: bool, precision: str, threads: int) -> Tensor:
+    """Interest states of every behaviour (DIEN section 3.2): `[N, H]`.
+
+    Any precision is exact here, and the threads are torch's own.
+    """
     if not projected:
         inputs = inputs @ weights.w_input + weights.bias
     states = inputs.new_zeros(inputs.shape[0], weights.hidden)
@@ -40,7 +47,7 @@ def gru(inputs: Tensor, offsets: Tensor, weights: GruWeights, projected: bool) -
     return states
 
 
-def attention(states: Tensor, offsets: Tensor, queries: Tensor, user_of: Tensor) -> Tensor:
+def attention(states: Tensor, offsets: Tensor, queries: Tensor, user_of: Tensor, threads: int) -> Tensor:
     """Softmax over a user's steps of the product of state and query (DIEN eq. 9): `[C, T]`, 0 past the length."""
     first, lengths = offsets[:-1], offsets.diff()
     weights = queries.new_zeros(len(queries), int(lengths.max()) if len(lengths) else 0)
@@ -51,10 +58,22 @@ def attention(states: Tensor, offsets: Tensor, queries: Tensor, user_of: Tensor)
     return weights
 
 
-def evolve(states: Tensor, offsets: Tensor, queries: Tensor, user_of: Tensor, weights: GruWeights, cell: str) -> Tensor:
-    """The last state of interest evolution towards each candidate (DIEN section 3.3): `[C, H]`."""
+def evolve(
+    states: Tensor,
+    offsets: Tensor,
+    queries: Tensor,
+    user_of: Tensor,
+    weights: GruWeights,
+    cell: str,
+    precision: str,
+    threads: int,
+) -> Tensor:
+    """The last state of interest evolution towards each candidate (DIEN section 3.3): `[C, H]`.
+
+    Any precision is exact here, and the threads are torch's own.
+    """
     order, live = _longest_first(offsets.diff()[user_of])
-    attended = attention(states, offsets, queries, user_of)[order]
+    attended = attention(states, offsets, queries, user_of, threads)[order]
     projected = states @ weights.w_input
     if cell != "aigru":
         projected = projected + weights.bias

@@ -78,12 +78,15 @@ class Scorer:
         device: str = "auto",
         backend: str = "auto",
         precision: str = "exact",
+        threads: int | None = None,
         table_budget: int = TABLE_BUDGET,
     ) -> None:
         if device == "auto":
             device = "cuda" if torch.cuda.is_available() else "cpu"
         self.device = torch.device(device)
-        self.backend, self.precision = kernels.resolve_backend(backend), precision
+        hidden = artifact.config.hidden
+        self.backend = kernels.resolve_backend(backend, self.device.type, torch.float32, hidden)
+        self.precision, self.threads = precision, threads
         self.name, self.version = artifact.name, artifact.version
         self.training, self.metrics = artifact.training, artifact.metrics
         self.config, self.schema = artifact.config, artifact.schema
@@ -113,9 +116,10 @@ class Scorer:
 
     @property
     def description(self) -> str:
-        """Architecture, size, backend and device in one line."""
+        """Architecture, size, backend (of native its instruction set) and device in one line."""
         kind = f"DIEN {self.config.cell} hidden {self.config.hidden}"
-        return f"{kind}, {self.backend} kernels ({self.precision}) on {self.device.type}"
+        backend = kernels.describe_backend(self.backend)
+        return f"{kind}, {backend} kernels ({self.precision}) on {self.device.type}"
 
     def _split(self, model: Dien, table_budget: int) -> None:
         """Cut the weights by what they are multiplied with, and tabulate what depends on an item alone."""
@@ -160,7 +164,9 @@ class Scorer:
         with torch.inference_mode():
             states = self._states(batch)
             queries = self._candidates(batch.candidates)[:, : self.config.hidden]
-            weights = kernels.attention(states, batch.offsets, queries, batch.history_of, backend=self.backend)
+            weights = kernels.attention(
+                states, batch.offsets, queries, batch.history_of, backend=self.backend, threads=self.threads
+            )
         return weights.cpu().numpy()
 
     def _states(self, batch: _Ragged) -> Tensor:
@@ -169,7 +175,13 @@ class Scorer:
         if self._projected_actions is not None:
             projected = projected + F.embedding(batch.actions, self._projected_actions)
         return kernels.gru(
-            projected, batch.offsets, self._extractor, projected=True, backend=self.backend, precision=self.precision
+            projected,
+            batch.offsets,
+            self._extractor,
+            projected=True,
+            backend=self.backend,
+            precision=self.precision,
+            threads=self.threads,
         )
 
     def _logits(self, batch: _Ragged) -> Tensor:
@@ -179,12 +191,13 @@ class Scorer:
         final = kernels.evolve(
             self._states(batch),
             batch.offsets,
-            queries.contiguous(),
+            queries,
             batch.history_of,
             self._evolution,
             cell=self.config.cell,
             backend=self.backend,
             precision=self.precision,
+            threads=self.threads,
         )
         pooled = self._pooled(batch)
         side = self._model.embeddings.side(batch.user, batch.context) @ self._of_side + self._first_bias
@@ -236,12 +249,19 @@ class _Ragged:
         self.context = tensor(_contexts(schema, inputs))
 
 
-def load_scorer(path: str | Path, *, device: str = "auto", backend: str = "auto", precision: str = "exact") -> Scorer:
-    """A scorer of the artifact in a folder.
+def load_scorer(
+    path: str | Path,
+    *,
+    device: str = "auto",
+    backend: str = "auto",
+    precision: str = "exact",
+    threads: int | None = None,
+) -> Scorer:
+    """A scorer of the artifact in a folder. `threads` is how many a CPU backend may use (None: torch's number).
 
     Raises ArtifactError for a bad artifact, KernelInputError or BackendUnavailableError for a bad choice of backend.
     """
-    return Scorer(load_artifact(path), device=device, backend=backend, precision=precision)
+    return Scorer(load_artifact(path), device=device, backend=backend, precision=precision, threads=threads)
 
 
 def _ids(name: str, values: Ids) -> IntArray:

@@ -1,5 +1,6 @@
 """The reference backend against its equations written once more in NumPy, one user and one candidate at a time."""
 
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,10 @@ from torch import Tensor
 
 import kernels
 from kernels import CELLS, GruWeights
+
+gru = partial(kernels.gru, backend="reference")
+evolve = partial(kernels.evolve, backend="reference")
+attention = partial(kernels.attention, backend="reference")
 
 Array = npt.NDArray[np.float64]
 SIZES = [([1], 8), ([0, 3, 63], 32), ([100] * 5, 108), ([0], 8), ([0, 0], 32), ([2, 0, 7, 1], 8)]
@@ -72,7 +77,12 @@ def numpy_gru(inputs: Array, lengths: list[int], w: list[Array]) -> Array:
 
 
 def numpy_evolve(
-    states: Array, lengths: list[int], queries: Array, user_of: list[int], w: list[Array], cell: str
+    states: Array,
+    lengths: list[int],
+    queries: Array,
+    user_of: list[int],
+    w: list[Array],
+    cell: str,
 ) -> Array:
     ends = np.cumsum(lengths)
     final = np.zeros(queries.shape)
@@ -96,7 +106,7 @@ def test_gru(lengths: list[int], hidden: int, dtype: torch.dtype, projected: boo
     weights = made_weights(6, hidden, dtype)
     inputs = made(sum(lengths), 6, dtype=dtype, seed=5, scale=1.0)
     given = inputs @ weights.w_input + weights.bias if projected else inputs
-    states = kernels.gru(given, offsets_of(lengths), weights, projected=projected)
+    states = gru(given, offsets_of(lengths), weights, projected=projected)
     assert states.dtype == dtype
     assert states.shape == (sum(lengths), hidden)
     expected = numpy_gru(as_numpy(inputs), lengths, [as_numpy(part) for part in weights])
@@ -110,7 +120,7 @@ def test_evolve(lengths: list[int], hidden: int, dtype: torch.dtype, cell: str) 
     weights = made_weights(hidden, hidden, dtype)
     states = made(sum(lengths), hidden, dtype=dtype, seed=5)
     queries, user_of = made(7, hidden, dtype=dtype, seed=6), users_of(lengths)
-    final = kernels.evolve(states, offsets_of(lengths), queries, user_of, weights, cell=cell)
+    final = evolve(states, offsets_of(lengths), queries, user_of, weights, cell=cell)
     assert final.dtype == dtype
     w = [as_numpy(part) for part in weights]
     truth = numpy_evolve(as_numpy(states), lengths, as_numpy(queries), user_of.tolist(), w, cell)
@@ -125,7 +135,7 @@ def test_evolve(lengths: list[int], hidden: int, dtype: torch.dtype, cell: str) 
 def test_attention(lengths: list[int], hidden: int, dtype: torch.dtype) -> None:
     states, queries = made(sum(lengths), hidden, dtype=dtype, seed=5), made(7, hidden, dtype=dtype, seed=6)
     user_of, offsets = users_of(lengths), offsets_of(lengths)
-    weights = kernels.attention(states, offsets, queries, user_of)
+    weights = attention(states, offsets, queries, user_of)
     assert weights.dtype == dtype
     assert weights.shape == (7, max(lengths))
     for row, user in enumerate(user_of.tolist()):
@@ -139,7 +149,7 @@ def test_attention(lengths: list[int], hidden: int, dtype: torch.dtype) -> None:
 
 def test_attention_of_huge_products_is_finite() -> None:
     states = torch.tensor([[1e4], [-1e4], [1e4]])
-    weights = kernels.attention(states, torch.tensor([0, 3]), torch.tensor([[1e4]]), torch.tensor([0]))
+    weights = attention(states, torch.tensor([0, 3]), torch.tensor([[1e4]]), torch.tensor([0]))
     assert weights.tolist() == [[0.5, 0.0, 0.5]]
 
 
@@ -147,11 +157,11 @@ def test_attention_of_huge_products_is_finite() -> None:
 def test_no_users_and_no_candidates(cell: str) -> None:
     weights, nothing = made_weights(8, 8), torch.empty(0, dtype=torch.int64)
     none, some = torch.empty(0, 8, dtype=torch.float64), made(3, 8)
-    assert kernels.gru(none, torch.tensor([0]), weights).shape == (0, 8)
-    assert kernels.evolve(none, torch.tensor([0]), none, nothing, weights, cell=cell).shape == (0, 8)
-    assert kernels.evolve(some, torch.tensor([0, 3]), none, nothing, weights, cell=cell).shape == (0, 8)
-    assert kernels.attention(none, torch.tensor([0]), none, nothing).shape == (0, 0)
-    assert kernels.attention(some, torch.tensor([0, 3]), none, nothing).shape == (0, 3)
+    assert gru(none, torch.tensor([0]), weights).shape == (0, 8)
+    assert evolve(none, torch.tensor([0]), none, nothing, weights, cell=cell).shape == (0, 8)
+    assert evolve(some, torch.tensor([0, 3]), none, nothing, weights, cell=cell).shape == (0, 8)
+    assert attention(none, torch.tensor([0]), none, nothing).shape == (0, 0)
+    assert attention(some, torch.tensor([0, 3]), none, nothing).shape == (0, 3)
 
 
 @pytest.mark.parametrize("cell", ["augru", "agru"])
@@ -163,23 +173,23 @@ def test_attention_of_zero_leaves_the_state_bit_equal(cell: str, dtype: torch.dt
     states[:, 0] = torch.tensor([1.0, -1.0, 1.0])
     queries = torch.tensor([[500.0] + [0.0] * 7] * 2, dtype=dtype)
     offsets, user_of = torch.tensor([0, 2, 3]), torch.tensor([0, 1])
-    assert kernels.attention(states, offsets, queries, user_of).tolist() == [[1.0, 0.0], [1.0, 0.0]]
-    final = kernels.evolve(states, offsets, queries, user_of, weights, cell=cell)
+    assert attention(states, offsets, queries, user_of).tolist() == [[1.0, 0.0], [1.0, 0.0]]
+    final = evolve(states, offsets, queries, user_of, weights, cell=cell)
     assert final.abs().min() > 1e-4
     assert torch.equal(final[0], final[1])
-    other = kernels.evolve(states, offsets, queries, user_of, weights, cell="aigru")
+    other = evolve(states, offsets, queries, user_of, weights, cell="aigru")
     assert not torch.allclose(other[0], other[1])  # a zero input still moves a plain GRU
 
 
 def test_order_of_users_and_of_candidates_does_not_matter() -> None:
     lengths, weights = [3, 0, 5, 1], made_weights(8, 8)
     states, queries, user_of = made(9, 8, seed=1), made(6, 8, seed=2), torch.tensor([2, 0, 3, 1, 2, 0])
-    final = kernels.evolve(states, offsets_of(lengths), queries, user_of, weights)
+    final = evolve(states, offsets_of(lengths), queries, user_of, weights)
     order = torch.tensor([4, 2, 0, 5, 3, 1])
-    moved = kernels.evolve(states, offsets_of(lengths), queries[order], user_of[order], weights)
+    moved = evolve(states, offsets_of(lengths), queries[order], user_of[order], weights)
     torch.testing.assert_close(moved, final[order])
     turned = torch.cat([states[8:], states[3:8], states[:3]])  # users 3, 2, 1, 0
-    other = kernels.evolve(turned, offsets_of(lengths[::-1]), queries, 3 - user_of, weights)
+    other = evolve(turned, offsets_of(lengths[::-1]), queries, 3 - user_of, weights)
     torch.testing.assert_close(other, final)
 
 
@@ -199,6 +209,6 @@ def test_weights_of_torch_are_converted() -> None:
     inputs = made(11, 5, scale=1.0)
     with torch.no_grad():
         first, second = peer(inputs[:4])[0], peer(inputs[4:])[0]
-    states = kernels.gru(inputs, torch.tensor([0, 4, 11]), weights)
+    states = gru(inputs, torch.tensor([0, 4, 11]), weights)
     torch.testing.assert_close(states, torch.cat([first, second]), rtol=1e-12, atol=1e-12)
     assert weights.hidden == 7

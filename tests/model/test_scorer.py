@@ -1,6 +1,7 @@
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ from made_up import INT64, STRANGER, UNKNOWN_ITEM, made_up_data
 from numpy_dien import NumpyDien, Row
 from small_models import small_artifact
 
+import kernels
 from kernels import BackendUnavailableError, KernelInputError
 from model.artifact import Artifact, ArtifactError, save_artifact
 from model.batches import Batcher
@@ -360,11 +362,42 @@ def test_a_scorer_tells_what_it_is(artifact: Artifact, tmp_path: Any) -> None:
     assert_same(scorer.score(inputs), Scorer(artifact, device="cpu").score(inputs))
 
 
+def test_a_scorer_tells_the_backend_that_auto_means_and_its_instruction_set(artifact: Artifact) -> None:
+    scorer = Scorer(artifact, device="cpu")
+    assert scorer.backend == kernels.resolve_backend("auto", "cpu", torch.float32, artifact.config.hidden)
+    assert f", {kernels.describe_backend(scorer.backend)} kernels (exact) on cpu" in scorer.description
+
+
+def test_the_number_of_threads_reaches_the_kernels(
+    artifact: Artifact, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """And changes no score."""
+    given: dict[str, list[int | None]] = {"gru": [], "evolve": [], "attention": []}
+
+    def noted(name: str, operation: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:
+        def call(*arguments: Any, **options: Any) -> torch.Tensor:
+            given[name].append(options["threads"])
+            return operation(*arguments, **options)
+
+        return call
+
+    for name in given:
+        monkeypatch.setattr(kernels, name, noted(name, getattr(kernels, name)))
+    inputs = random_inputs(artifact)
+    save_artifact(artifact, tmp_path / "small")
+    one, two = (load_scorer(tmp_path / "small", device="cpu", threads=threads) for threads in (1, 2))
+    assert_same(two.score(inputs), one.score(inputs), NEAR)
+    two.attention(inputs[0])
+    assert given == {"gru": [1, 2, 2, 1, 2], "evolve": [1, 2, 2, 1], "attention": [2]}
+
+
 def test_a_bad_choice_is_refused_when_the_scorer_is_made(artifact: Artifact, tmp_path: Any) -> None:
     with pytest.raises(KernelInputError, match="backend: 'cuda' is none of"):
         Scorer(artifact, backend="cuda")
     with pytest.raises(KernelInputError, match="precision: 'sloppy' is none of"):
         Scorer(artifact, precision="sloppy")
+    with pytest.raises(KernelInputError, match="threads: from 1 to"):
+        Scorer(artifact, device="cpu", threads=0)
     if not torch.cuda.is_available():
         with pytest.raises((BackendUnavailableError, KernelInputError)):
             Scorer(artifact, backend="triton", device="cpu")

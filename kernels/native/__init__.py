@@ -1,0 +1,132 @@
+"""The native backend: C++ compiled for several instruction sets, of which the best that this CPU has is taken.
+
+U users, N behaviours of all users end to end, C candidates, T steps of the longest user, I inputs, H hidden.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from torch import Tensor
+
+from kernels.contract import CELLS, GruWeights, KernelInputError
+
+try:
+    _native: Any = importlib.import_module("kernels.native._native")
+except ImportError as error:
+    _native = None
+    _missing = str(error)
+
+_CELL_CODES = {cell: code for code, cell in enumerate(("gru", *CELLS))}
+
+
+def unavailable() -> str | None:
+    """Why this backend cannot run here, or None."""
+    return None if _native else f"the C++ extension is not built ({_missing})"
+
+
+def isas() -> tuple[str, ...]:
+    """Those of baseline, avx2, avx512, amx (neon on Arm) that this build and this CPU have, slowest first."""
+    return tuple(_native.instruction_sets())
+
+
+def isa() -> str:
+    """The instruction set in use."""
+    return str(_native.instruction_set())
+
+
+@contextmanager
+def use_isa(name: str) -> Iterator[None]:
+    """Uses an instruction set, in all threads, until the context ends. Raises KernelInputError unless in isas()."""
+    before = isa()
+    if not name or not _native.choose_instruction_set(name):
+        raise KernelInputError(f"isa: {name!r} is none of {', '.join(isas())}")
+    try:
+        yield
+    finally:
+        _native.choose_instruction_set(before)
+
+
+def fma_peak(threads: int = 1, milliseconds: float = 100.0) -> float:
+    """Float32 multiply-adds per second that this machine was seen to do on so many threads, on vectors of isa()."""
+    return float(_native.multiply_add_peak(threads, milliseconds / 1e3))
+
+
+def _address(tensor: Tensor, kept: list[Tensor]) -> int:
+    """Where the values lie, end to end; `kept` keeps a copy alive where one was needed."""
+    tensor = tensor.contiguous()
+    kept.append(tensor)
+    return tensor.data_ptr()
+
+
+def gru(inputs: Tensor, offsets: Tensor, weights: GruWeights, projected: bool, precision: str, threads: int) -> Tensor:
+    """Interest states `[N, H]`."""
+    kept: list[Tensor] = []
+    hidden = weights.hidden
+    out = inputs.new_empty(inputs.shape[0], hidden)
+    _native.gru(
+        _address(inputs, kept),
+        _address(offsets, kept),
+        len(offsets) - 1,
+        *(_address(each, kept) for each in weights),
+        weights.w_input.shape[0],
+        hidden,
+        projected,
+        precision == "fast",
+        threads,
+        out.data_ptr(),
+    )
+    return out
+
+
+def evolve(
+    states: Tensor,
+    offsets: Tensor,
+    queries: Tensor,
+    user_of: Tensor,
+    weights: GruWeights,
+    cell: str,
+    precision: str,
+    threads: int,
+) -> Tensor:
+    """Final interests `[C, H]`."""
+    kept: list[Tensor] = []
+    out = queries.new_empty(queries.shape)
+    _native.evolve(
+        _address(states, kept),
+        _address(offsets, kept),
+        len(offsets) - 1,
+        _address(queries, kept),
+        _address(user_of, kept),
+        len(user_of),
+        *(_address(each, kept) for each in weights),
+        weights.hidden,
+        _CELL_CODES[cell],
+        precision == "fast",
+        threads,
+        out.data_ptr(),
+    )
+    return out
+
+
+def attention(states: Tensor, offsets: Tensor, queries: Tensor, user_of: Tensor, threads: int) -> Tensor:
+    """Attention `[C, T]`."""
+    kept: list[Tensor] = []
+    longest = int(offsets.diff().max()) if len(offsets) > 1 else 0
+    out = queries.new_zeros(len(queries), longest)
+    _native.attention(
+        _address(states, kept),
+        states.shape[1],
+        _address(offsets, kept),
+        len(offsets) - 1,
+        _address(queries, kept),
+        _address(user_of, kept),
+        len(user_of),
+        threads,
+        longest,
+        out.data_ptr(),
+    )
+    return out

@@ -1,0 +1,20 @@
+// 16 lanes; the fast form looks its activations up.
+#define AUGUR_ISA_AVX512
+#include "recurrence.h"
+
+namespace augur {
+
+const Kernels kAvx512 = {"avx512",
+                         kChunk,
+                         kGroup,
+                         {0, 0},
+                         {-kLog2E, 1 / kPieceWidth},
+                         {2 * kLog2E, 2 / kPieceWidth},
+                         project,
+                         arrange,
+                         attend,
+                         walk,
+                         scratch_floats,
+                         multiply_add};
+
+}  // namespace augur

@@ -1,0 +1,15 @@
+// The compiler's own vectors of 4 lanes: SSE2 on x86-64, NEON on Arm.
+#include "recurrence.h"
+
+namespace augur {
+
+#if defined(__aarch64__)
+constexpr const char* kName = "neon";
+#else
+constexpr const char* kName = "baseline";
+#endif
+
+const Kernels kBaseline = {kName,  kChunk,  kGroup,         {0, 0},        {-kLog2E, -kLog2E}, {2 * kLog2E, 2 * kLog2E},
+                           project, arrange, attend, walk, scratch_floats, multiply_add};
+
+}  // namespace augur

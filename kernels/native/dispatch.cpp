@@ -1,0 +1,344 @@
+#include "dispatch.h"
+
+#include <algorithm>
+#include <atomic>
+#include <chrono>
+#include <cstring>
+
+#if defined(__x86_64__)
+#include <cpuid.h>
+#include <immintrin.h>
+#if defined(__linux__)
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
+#endif
+
+#include "crew.h"
+#include "memory.h"
+
+namespace augur {
+
+namespace {
+
+#if defined(__x86_64__) && defined(AUGUR_HAVE_AMX) && defined(__linux__)
+// The matrix unit needs the operating system's leave, which is the process's and is kept by its threads.
+bool matrix_unit_allowed() {
+  unsigned a, b, c, d;
+  if (!__get_cpuid_count(7, 0, &a, &b, &c, &d)) return false;
+  constexpr unsigned bf16 = 1u << 22, tile = 1u << 24;
+  if ((d & bf16) == 0 || (d & tile) == 0) return false;
+  constexpr int request = 0x1023, tile_data = 18;  // ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA
+  return syscall(SYS_arch_prctl, request, tile_data) == 0;
+}
+#endif
+
+std::vector<const Kernels*> runnable() {
+  std::vector<const Kernels*> found = {&kBaseline};
+#if defined(__x86_64__)
+  __builtin_cpu_init();
+#if defined(AUGUR_HAVE_AVX2)
+  if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) found.push_back(&kAvx2);
+#endif
+#if defined(AUGUR_HAVE_AVX512)
+  const bool avx512 = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+                      __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
+  if (avx512) found.push_back(&kAvx512);
+#if defined(AUGUR_HAVE_AMX) && defined(__linux__)
+  if (avx512 && matrix_unit_allowed()) {
+    static const Kernels amx = with_matrix_unit();
+    found.push_back(&amx);
+  }
+#endif
+#endif
+#endif
+  return found;
+}
+
+const std::vector<const Kernels*>& all_kernels() {
+  static const std::vector<const Kernels*> found = runnable();
+  return found;
+}
+
+std::atomic<const Kernels*> chosen{nullptr};
+
+const Kernels& kernels_in_use() {
+  const Kernels* found = chosen.load();
+  return found ? *found : *all_kernels().back();
+}
+
+// Float32 that are too small for their full precision cost a hundred times as much as others, and matter to nobody.
+class WithoutDenormals {
+ public:
+#if defined(__x86_64__)
+  WithoutDenormals() : before_(_mm_getcsr()) { _mm_setcsr(before_ | 0x8040); }
+  ~WithoutDenormals() { _mm_setcsr(before_); }
+
+ private:
+  unsigned before_;
+#endif
+};
+
+constexpr int64_t kStepsOfTask = 64;    // projected in one task
+constexpr int64_t kStepsWorthHelp = 256;  // below, waking a helper costs more than it saves
+constexpr int kTogether = 4;            // rows that share a load of the weights
+constexpr int64_t kRowsOfUsers = 16;
+
+int64_t padded_to_16(int64_t count) { return (count + 15) / 16 * 16; }
+
+// Users from the longest to the shortest.
+std::vector<int64_t> longest_first(const Users& users) {
+  std::vector<int64_t> order(users.count);
+  for (int64_t u = 0; u < users.count; ++u) order[u] = u;
+  const auto length = [&users](int64_t u) { return users.offsets[u + 1] - users.offsets[u]; };
+  std::stable_sort(order.begin(), order.end(), [&](int64_t a, int64_t b) { return length(a) > length(b); });
+  return order;
+}
+
+// Cuts `rows` into groups of at most `most`, all of about the same size and enough to go round the threads; where one
+// group begins and the next one ends. The cuts are at multiples of kTogether.
+std::vector<int64_t> groups_of(int64_t rows, int64_t most, int threads) {
+  const int64_t blocks = (rows + kTogether - 1) / kTogether;
+  int64_t groups = std::max<int64_t>((rows + most - 1) / most, 1);
+  if (groups % threads) groups = (groups / threads + 1) * threads;
+  groups = std::min(groups, std::max<int64_t>(blocks, 1));
+  std::vector<int64_t> cuts;
+  for (int64_t g = 0; g <= groups; ++g) cuts.push_back(std::min(blocks * g / groups * kTogether, rows));
+  return cuts;
+}
+
+// What evolution and attention share: candidates sorted by user, long histories first, and the users' states by column.
+struct Plan {
+  std::vector<int64_t> order;  // candidates whose users have steps
+  std::vector<int64_t> place;  // for each user where its steps begin in x, or -1 for one without candidates or steps
+  std::vector<int64_t> column_place;  // and where its transposed states begin
+  std::vector<int64_t> used;          // users with candidates and steps
+  int64_t steps = 0, column_floats = 0;
+
+  Plan(const Users& users, const Candidates& candidates, int64_t hidden)
+      : place(users.count, -1), column_place(users.count, 0) {
+    std::vector<int64_t> end(users.count, 0);
+    for (int64_t c = 0; c < candidates.count; ++c) ++end[candidates.user_of[c]];
+    int64_t before = 0;
+    for (const int64_t u : longest_first(users)) {
+      const int64_t length = users.offsets[u + 1] - users.offsets[u], own = end[u];
+      if (length == 0) {
+        end[u] = -1;
+        continue;
+      }
+      end[u] = before;
+      before += own;
+      if (own == 0) continue;
+      used.push_back(u);
+      place[u] = steps;
+      column_place[u] = column_floats;
+      steps += length;
+      column_floats += padded_to_16(length) * hidden;
+    }
+    order.resize(before);
+    for (int64_t c = 0; c < candidates.count; ++c) {
+      int64_t& next = end[candidates.user_of[c]];
+      if (next >= 0) order[next++] = c;
+    }
+  }
+};
+
+void transpose(const float* states, int64_t length, int64_t hidden, float* columns) {
+  const int64_t stride = padded_to_16(length);
+  for (int64_t k = 0; k < hidden; ++k) {
+    float* column = columns + k * stride;
+    for (int64_t t = 0; t < length; ++t) column[t] = states[t * hidden + k];
+    for (int64_t t = length; t < stride; ++t) column[t] = 0.0f;
+  }
+}
+
+// The steps of some users in pieces for a task each.
+struct Piece {
+  int64_t user, begin, end;
+};
+
+std::vector<Piece> pieces_of(const std::vector<int64_t>& used, const Users& users) {
+  std::vector<Piece> pieces;
+  for (const int64_t u : used) {
+    const int64_t length = users.offsets[u + 1] - users.offsets[u];
+    for (int64_t t = 0; t < length; t += kStepsOfTask) pieces.push_back({u, t, std::min(t + kStepsOfTask, length)});
+  }
+  return pieces;
+}
+
+// Attention of the candidates `order[begin:end]`, one after the other in `a`, each padded to 16.
+void attend_group(const Kernels& kernels, const float* columns, const Plan& plan, const Users& users,
+                  const Candidates& candidates, int64_t hidden, int64_t begin, int64_t end, float* a) {
+  const float* queries[kTogether];
+  while (begin < end) {
+    const int64_t u = candidates.user_of[plan.order[begin]];
+    const int64_t length = users.offsets[u + 1] - users.offsets[u], stride = padded_to_16(length);
+    int64_t count = 0;
+    while (count < kTogether && begin < end && candidates.user_of[plan.order[begin]] == u)
+      queries[count++] = candidates.queries + plan.order[begin++] * hidden;
+    kernels.attend(columns + plan.column_place[u], length, stride, hidden, queries, count, a);
+    a += count * stride;
+  }
+}
+
+int64_t attention_floats(const Plan& plan, const Users& users, const Candidates& candidates, int64_t begin,
+                         int64_t end) {
+  int64_t count = 0;
+  for (int64_t i = begin; i < end; ++i) {
+    const int64_t u = candidates.user_of[plan.order[i]];
+    count += padded_to_16(users.offsets[u + 1] - users.offsets[u]);
+  }
+  return count;
+}
+
+}  // namespace
+
+std::vector<std::string> instruction_sets() {
+  std::vector<std::string> names;
+  for (const Kernels* each : all_kernels()) names.emplace_back(each->name);
+  return names;
+}
+
+std::string instruction_set() { return kernels_in_use().name; }
+
+bool choose_instruction_set(const std::string& name) {
+  if (name.empty()) {
+    chosen = nullptr;
+    return true;
+  }
+  for (const Kernels* each : all_kernels())
+    if (name == each->name) {
+      chosen = each;
+      return true;
+    }
+  return false;
+}
+
+void gru(const float* inputs, const Users& users, const PlainWeights& plain, bool projected, bool fast, int threads,
+         float* out) {
+  const Kernels& kernels = kernels_in_use();
+  const auto weights = packed(plain, kernels, fast);
+  const Weights& view = weights->view;
+  const int64_t steps = users.offsets[users.count];
+  const auto x = aligned<float>(steps * 3 * view.padded);
+  if (steps < kStepsWorthHelp) threads = 1;
+  in_parallel((steps + kStepsOfTask - 1) / kStepsOfTask, threads, [&](int64_t task, int) {
+    const WithoutDenormals without;
+    const int64_t begin = task * kStepsOfTask, count = std::min(kStepsOfTask, steps - begin);
+    float* to = x.get() + begin * 3 * view.padded;
+    if (projected)
+      kernels.arrange(inputs + begin * 3 * view.hidden, count, view, to);
+    else
+      kernels.project(inputs + begin * view.inputs, count, view, true, to);
+  });
+  std::vector<int64_t> order = longest_first(users);
+  while (!order.empty() && users.offsets[order.back() + 1] == users.offsets[order.back()]) order.pop_back();
+  const std::vector<int64_t> cuts = groups_of(static_cast<int64_t>(order.size()), kRowsOfUsers, threads);
+  const int64_t room = padded_to_16(static_cast<int64_t>(kernels.scratch_floats(view.padded)));
+  const auto scratch = aligned<float>(threads * room);
+  in_parallel(static_cast<int64_t>(cuts.size()) - 1, threads, [&](int64_t task, int worker) {
+    const WithoutDenormals without;
+    Row rows[kRowsOfUsers];
+    int64_t count = 0;
+    for (int64_t i = cuts[task]; i < cuts[task + 1]; ++i) {
+      const int64_t begin = users.offsets[order[i]], length = users.offsets[order[i] + 1] - begin;
+      rows[count++] = {x.get() + begin * 3 * view.padded, nullptr, length, out + begin * view.hidden};
+    }
+    kernels.walk(rows, count, view, Cell::gru, fast, true, scratch.get() + worker * room);
+  });
+}
+
+void evolve(const float* states, const Users& users, const Candidates& candidates, const PlainWeights& plain, Cell cell,
+            bool fast, int threads, float* out) {
+  const Kernels& kernels = kernels_in_use();
+  const auto weights = packed(plain, kernels, fast);
+  const Weights& view = weights->view;
+  const int64_t hidden = view.hidden, width = 3 * view.padded;
+  const Plan plan(users, candidates, hidden);
+  const int64_t rows_in_all = static_cast<int64_t>(plan.order.size());
+  if (rows_in_all < candidates.count) std::memset(out, 0, candidates.count * hidden * sizeof(float));
+  if (rows_in_all == 0) return;
+
+  const auto x = aligned<float>(plan.steps * width), columns = aligned<float>(plan.column_floats);
+  const std::vector<Piece> pieces = pieces_of(plan.used, users);
+  const auto prepare = [&](int64_t task, int) {
+    const WithoutDenormals without;
+    const auto [u, begin, end] = pieces[task];
+    const int64_t first = users.offsets[u];
+    kernels.project(states + (first + begin) * hidden, end - begin, view, cell != Cell::aigru,
+                    x.get() + (plan.place[u] + begin) * width);
+    if (begin == 0)
+      transpose(states + first * hidden, users.offsets[u + 1] - first, hidden, columns.get() + plan.column_place[u]);
+  };
+  in_parallel(static_cast<int64_t>(pieces.size()), plan.steps < kStepsWorthHelp ? 1 : threads, prepare);
+
+  int64_t all_steps = 0;
+  for (const int64_t c : plan.order) all_steps += users.offsets[candidates.user_of[c] + 1] - users.offsets[candidates.user_of[c]];
+  if (all_steps < kStepsWorthHelp) threads = 1;
+  const std::vector<int64_t> cuts = groups_of(rows_in_all, kernels.rows, threads);
+  const int64_t groups = static_cast<int64_t>(cuts.size()) - 1;
+  int64_t most_attention = 0;
+  for (int64_t g = 0; g < groups; ++g)
+    most_attention = std::max(most_attention, attention_floats(plan, users, candidates, cuts[g], cuts[g + 1]));
+  const int64_t walking = padded_to_16(static_cast<int64_t>(kernels.scratch_floats(view.padded)));
+  const int64_t room = walking + most_attention;
+  const auto scratch = aligned<float>(threads * room);
+
+  in_parallel(groups, threads, [&](int64_t task, int worker) {
+    const WithoutDenormals without;
+    float* own = scratch.get() + worker * room;
+    float* a = own + walking;
+    attend_group(kernels, columns.get(), plan, users, candidates, hidden, cuts[task], cuts[task + 1], a);
+    Row rows[32];
+    int64_t count = 0;
+    for (int64_t i = cuts[task]; i < cuts[task + 1]; ++i) {
+      const int64_t c = plan.order[i], u = candidates.user_of[c];
+      const int64_t length = users.offsets[u + 1] - users.offsets[u];
+      rows[count++] = {x.get() + plan.place[u] * width, a, length, out + c * hidden};
+      a += padded_to_16(length);
+    }
+    kernels.walk(rows, count, view, cell, fast, false, own);
+  });
+}
+
+void attention(const float* states, int64_t hidden, const Users& users, const Candidates& candidates, int threads,
+               int64_t longest, float* out) {
+  const Kernels& kernels = kernels_in_use();
+  const Plan plan(users, candidates, hidden);
+  const int64_t rows = static_cast<int64_t>(plan.order.size());
+  if (rows == 0) return;
+  const auto columns = aligned<float>(plan.column_floats);
+  for (const int64_t u : plan.used)
+    transpose(states + users.offsets[u] * hidden, users.offsets[u + 1] - users.offsets[u], hidden,
+              columns.get() + plan.column_place[u]);
+  const std::vector<int64_t> cuts = groups_of(rows, kernels.rows, threads);
+  const int64_t room = kernels.rows * padded_to_16(longest);
+  const auto scratch = aligned<float>(threads * room);
+  in_parallel(static_cast<int64_t>(cuts.size()) - 1, threads, [&](int64_t task, int worker) {
+    const WithoutDenormals without;
+    float* a = scratch.get() + worker * room;
+    attend_group(kernels, columns.get(), plan, users, candidates, hidden, cuts[task], cuts[task + 1], a);
+    for (int64_t i = cuts[task]; i < cuts[task + 1]; ++i) {
+      const int64_t c = plan.order[i], u = candidates.user_of[c], length = users.offsets[u + 1] - users.offsets[u];
+      std::memcpy(out + c * longest, a, length * sizeof(float));
+      a += padded_to_16(length);
+    }
+  });
+}
+
+double multiply_add_peak(int threads, double seconds) {
+  const Kernels& kernels = kernels_in_use();
+  using Clock = std::chrono::steady_clock;
+  const auto since = [](Clock::time_point begin) { return std::chrono::duration<double>(Clock::now() - begin).count(); };
+  std::atomic<double> best{0.0};
+  const Clock::time_point begin = Clock::now();
+  while (since(begin) < seconds) {
+    const Clock::time_point round = Clock::now();
+    std::atomic<int64_t> done{0};
+    in_parallel(threads, threads, [&](int64_t, int) { done += kernels.multiply_add(100000); });
+    best = std::max(best.load(), static_cast<double>(done) / since(round));
+  }
+  return best;
+}
+
+}  // namespace augur

@@ -1,0 +1,45 @@
+// The operations of the native backend, on plain memory. Nothing is checked here: the caller has done so.
+//
+// U users, N steps of all users end to end, C candidates, T steps of the longest user, I inputs, H hidden.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "kernels.h"
+#include "weights.h"
+
+namespace augur {
+
+// Instruction sets that were compiled and that this machine runs, slowest first.
+std::vector<std::string> instruction_sets();
+// The last of them, or the one that was chosen.
+std::string instruction_set();
+// Returns false for a name that is not in instruction_sets(); an empty one takes the choice back.
+bool choose_instruction_set(const std::string& name);
+
+struct Users {
+  const int64_t* offsets;  // [U + 1]
+  int64_t count;
+};
+
+struct Candidates {
+  const float* queries;    // [C, H]
+  const int64_t* user_of;  // [C]
+  int64_t count;
+};
+
+// out [N, H] from inputs [N, I], or [N, 3H] when projected.
+void gru(const float* inputs, const Users& users, const PlainWeights& weights, bool projected, bool fast, int threads,
+         float* out);
+// out [C, H] from states [N, H].
+void evolve(const float* states, const Users& users, const Candidates& candidates, const PlainWeights& weights,
+            Cell cell, bool fast, int threads, float* out);
+// out [C, T] from states [N, H]; what lies past a user's length is not touched.
+void attention(const float* states, int64_t hidden, const Users& users, const Candidates& candidates, int threads,
+               int64_t longest, float* out);
+
+// Float32 multiply-adds per second on so many threads, by the instruction set in use; what evolve can at best do with it.
+double multiply_add_peak(int threads, double seconds);
+
+}  // namespace augur

@@ -1,0 +1,69 @@
+// What the code of one instruction set offers to the planning in dispatch.cpp, and the layouts they share.
+//
+// H hidden, P hidden padded to a multiple of 16, I inputs, T steps.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+namespace augur {
+
+enum class Cell { gru, augru, agru, aigru };
+
+// Weights of one layer as the kernels read them. Columns are cut into chunks of hidden units (the last may be shorter);
+// in a chunk come its units' update gate, reset gate, candidate. They are scaled so that the activations need no further
+// multiplication: sigmoid(z) and tanh(z) take z * sigmoid_scale and z * tanh_scale of the instruction set.
+struct Weights {
+  int64_t inputs, hidden, padded;
+  const float* input;           // [chunk][I][3 * units]
+  const float* recurrent;       // [chunk][H][3 * units]
+  const float* bias;            // [3P] in the order of columns
+  const float* bias_candidate;  // [P]
+  const uint16_t* tiles;        // recurrent in parts of bfloat16, for matrix units; see amx.cpp
+  float sigmoid_scale, tanh_scale;
+};
+
+// One sequence to walk: a candidate over its user's steps, or a user over its own.
+struct Row {
+  const float* x;   // [T, 3P]: the input projection of the steps
+  const float* a;   // [T] attention (evolution alone)
+  int64_t length;   // T
+  float* out;       // [H], or [T, H] when every state is asked for
+};
+
+struct Kernels {
+  const char* name;
+  int chunk;           // hidden units in a chunk
+  int rows;            // a group has at most so many rows
+  int parts[2];        // of bfloat16 in Weights::tiles, for exact and fast; 0 where there are none
+  float sigmoid_scale[2], tanh_scale[2];  // for exact and fast
+
+  // x [rows, 3P] = in [rows, I] * input + bias (without the bias for a cell that scales the input by attention).
+  void (*project)(const float* in, int64_t rows, const Weights& weights, bool biased, float* x);
+  // x [rows, 3P] from a projection [rows, 3H] that was made elsewhere: gates u, r, c, unscaled.
+  void (*arrange)(const float* projected, int64_t rows, const Weights& weights, float* x);
+  // Attention of `count` queries over the same T steps. transposed [H, stride], a [count, stride].
+  void (*attend)(const float* transposed, int64_t steps, int64_t stride, int64_t hidden, const float* const* queries,
+                 int64_t count, float* a);
+  // Walks at most `rows` rows, longest first. `scratch` holds scratch_floats().
+  void (*walk)(const Row* rows, int64_t count, const Weights& weights, Cell cell, bool fast, bool every_state,
+               float* scratch);
+  size_t (*scratch_floats)(int64_t padded);
+  // Multiply-adds done by a call: independent chains of the widest fused multiply-add.
+  int64_t (*multiply_add)(int64_t rounds);
+};
+
+constexpr float kLog2E = 1.44269504f;
+
+// The logistic function in 32 pieces of degree 2: coefficients [3][32] over z = x / kPieceWidth, piece round(z) mod 32.
+constexpr float kPieceWidth = 0.56f;
+constexpr float kLastPieceEnds = 15.49f;
+extern const float* const kSigmoidPieces;
+
+extern const Kernels kBaseline;
+#if defined(__x86_64__)
+extern const Kernels kAvx2, kAvx512;
+Kernels with_matrix_unit();  // AVX-512 and AMX
+#endif
+
+}  // namespace augur
