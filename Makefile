@@ -22,6 +22,8 @@ CAN_COMPILE = printf '\#include <optional>\n\#include <Python.h>\n' | $${CXX:-c+
 RETRY = $(if $(filter setup,$(MAKECMDGOALS)),$(if $(wildcard kernels/native/_native*.so),,retry))
 # Without isolation, for the pinned versions of what builds.
 EDITABLE = $(PIP) --no-build-isolation -e
+# A torch for GPUs brings the Triton it was made with, and would not stand another; one for CPUs brings none.
+TRITON = triton==3.9.0
 .DEFAULT_GOAL = help
 .NOTPARALLEL:
 .PHONY: help setup retry serve test check sanitize train bench loadtest image clean lock
@@ -60,6 +62,7 @@ help:
 
 .venv/full.stamp: .venv/serve.stamp
 	$(EDITABLE) '.[train,dev]'
+	@$(BIN)/python -c 'import triton' 2>/dev/null || $(PIP) $(TRITON)
 	@touch $@
 
 .venv/loadtest.stamp: .venv/serve.stamp
@@ -99,7 +102,7 @@ train: .venv/full.stamp .venv/native.stamp
 	rm -rf runs/bundled
 	$(BIN)/python -m model.distill --out model/artifacts/kuairand --run runs/bundled
 
-bench: .venv/serve.stamp .venv/native.stamp
+bench: .venv/full.stamp .venv/native.stamp
 	$(BIN)/python -m kernels.bench
 
 loadtest: .venv/loadtest.stamp .venv/native.stamp
@@ -120,4 +123,4 @@ clean:
 
 # The versions that CI tested, for reproducible builds: run in a clean .venv.
 lock: .venv/full.stamp
-	$(BIN)/python -m pip freeze --exclude-editable | sed 's/+cpu$$//' > constraints.txt
+	$(BIN)/python -m pip freeze --exclude-editable | sed '/^triton==/d; s/+cpu$$//' > constraints.txt

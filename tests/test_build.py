@@ -1,5 +1,6 @@
 """What is installed where: the package with and without a compiler, and the line that says which."""
 
+import importlib.util
 import os
 import shutil
 import subprocess
@@ -14,6 +15,7 @@ import kernels
 import loadtest
 import model
 import service
+from kernels.aot.__main__ import unavailable
 
 ROOT = Path(__file__).resolve().parents[1]
 NO_COMPILER = {**os.environ, "CC": "/nonexistent/cc", "CXX": "/nonexistent/c++"}
@@ -26,6 +28,14 @@ def needs(missing: bool, what: str) -> None:
         pytest.fail(f"{what} is missing")
     if missing:
         pytest.skip(f"needs {what}")
+
+
+def test_nothing_that_tests_need_is_missing_in_ci() -> None:
+    """They skip where it is; a machine of one's own may lack it."""
+    packages = ["triton", "deepctr_torch", "torch_rechub", "kernels.native._native"]
+    missing = [name for name in packages if importlib.util.find_spec(name) is None]
+    assert not (missing and os.environ.get("CI")), missing
+    assert not (os.environ.get("CI") and unavailable())
 
 
 @pytest.mark.parametrize("package", [kernels, loadtest, model, service])

@@ -7,6 +7,7 @@ a loop that cannot be counted), 2 for bad options or without Triton.
 from __future__ import annotations
 
 import argparse
+import importlib.metadata
 import importlib.util
 import json
 import sys
@@ -72,14 +73,24 @@ def table(found: Sequence[Measurement]) -> str:
     )
 
 
+def unavailable() -> str | None:
+    """Why nothing can be compiled and read here, or None. The kernels themselves run on older versions, too."""
+    if importlib.util.find_spec("triton") is None:
+        return "triton is not installed"
+    version = importlib.metadata.version("triton")
+    older = tuple(int(part) for part in version.split(".")[:2]) < (3, 9)
+    return f"triton {version} is older than 3.9, whose assembler it needs" if older else None
+
+
 def main(
     arguments: Sequence[str] | None = None,
     plan: Callable[[Sequence[str], Sequence[int], Sequence[str]], list[Job]] = jobs,
 ) -> int:
     """Compiles what `plan` makes of the options, prints, and returns the exit status."""
     chosen = _parser().parse_args(arguments)
-    if importlib.util.find_spec("triton") is None:
-        print("python -m kernels.aot: triton is not installed", file=sys.stderr)
+    missing = unavailable()
+    if missing:
+        print(f"python -m kernels.aot: {missing}", file=sys.stderr)
         return 2
     todo, begin, ready = plan(chosen.target, chosen.hidden, chosen.precision), time.monotonic(), 0
 

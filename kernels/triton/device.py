@@ -112,7 +112,7 @@ def weights_of_gate(
         high, low = scaled_halves(tl.load(weights + place, mask=inside, other=0.0), scale)
         if storage == "registers":
             one = tl.where(down == across, 1.0, 0.0).to(tl.float16)
-            high = kept(high, one, machine)  # with the lower halves too it would be more than there are
+            high = kept(high, one, machine)
         return high, low
 
 

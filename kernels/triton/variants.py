@@ -175,22 +175,22 @@ def split(hidden: int, precision: str, machine: str) -> Variant:
     return Variant("split", machine, constants | {"block_elements": SPLIT_BLOCK}, 4)
 
 
-def _storage(kernel: str, padded: int, precision: str, machine: str, num_warps: int, shared_memory: int) -> str:
+def _storage(padded: int, precision: str, machine: str, num_warps: int, shared_memory: int) -> str:
     """Where the recurrent weights are in the time loop.
 
     "own": split by the program, and left to the compiler, which on AMD keeps them in registers and on NVIDIA in shared
-    memory; "registers": the upper halves made to stay there; "shared": split beforehand, in shared memory; "memory":
-    split beforehand, and read anew for every step, since neither holds them.
+    memory; "registers": made to stay there; "shared": split beforehand, in shared memory; "memory": split beforehand,
+    and read anew for every step, since neither holds them.
     """
     if machine == "hip":
         return "own"
     if padded > 64:
         fits = padded * padded * (12 if precision == "exact" else 6) + SHARED_BESIDES <= shared_memory
         return "shared" if fits else "memory"
-    # Several warps each hold other columns than those that `kept` would leave them with; the inputs of every user
-    # leave no registers for the lower halves.
-    one_warp = num_warps == 1 and (kernel == "evolve" or precision == "fast")
-    return "registers" if one_warp and machine == "cuda" else "own"
+    # Several warps each hold other columns than those that `kept` would leave them with, and two halves of the weights
+    # take so many registers that the rest spills, or fewer programs fit than the fetches cost.
+    kept = machine == "cuda" and num_warps == 1 and precision == "fast"
+    return "registers" if kept else "own"
 
 
 def _recurrent(precision: str, machine: str, storage: str) -> dict[str, Any]:
@@ -208,7 +208,7 @@ def gru(hidden: int, precision: str, machine: str, shape: str, shared_memory: in
     padded = padded_width(hidden)
     # Inputs of every row take registers: wide states are spread over more warps, however many users there are.
     warps = _warps(padded, "latency" if padded > 32 else shape, machine)
-    storage = _storage("gru", padded, precision, machine, warps, shared_memory)
+    storage = _storage(padded, precision, machine, warps, shared_memory)
     constants = {"hidden": hidden, "padded": padded, "block": BLOCK}
     return Variant("gru", machine, constants | _recurrent(precision, machine, storage), warps)
 
@@ -235,8 +235,10 @@ def evolve(
 ) -> Variant:
     """Interest evolution."""
     padded = padded_width(hidden)
+    if cell == "aigru" and padded == 64 and precision == "exact":
+        shape = "latency"  # inputs that differ from candidate to candidate leave two warps too few registers
     warps = _warps(padded, shape, machine)
-    storage = _storage("evolve", padded, precision, machine, warps, shared_memory)
+    storage = _storage(padded, precision, machine, warps, shared_memory)
     steps = 16 * warps if padded <= 64 else 32
     constants = _scored(hidden, machine, steps) | {"cell": cell}
     return Variant("evolve", machine, constants | _recurrent(precision, machine, storage), warps)

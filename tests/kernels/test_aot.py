@@ -1,6 +1,5 @@
 """Binaries compiled here for GPUs that are not here: what is counted in them, and what makes a kernel fail."""
 
-import importlib.util
 import json
 import re
 import sys
@@ -11,12 +10,12 @@ from typing import Any
 import pytest
 from aot_variants import own_job
 
-from kernels.aot.__main__ import TARGETS, jobs, main
+from kernels.aot.__main__ import TARGETS, jobs, main, unavailable
 from kernels.aot.measure import Job, Measurement
 from kernels.aot.workers import measure_all
 from kernels.contract import PRECISIONS
 
-needs_triton = pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="triton is not installed")
+needs_triton = pytest.mark.skipif(unavailable() is not None, reason=str(unavailable()))
 NVIDIA, AMD = "cuda:90", "hip:gfx942"
 
 

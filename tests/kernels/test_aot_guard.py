@@ -1,15 +1,14 @@
 """A regression of the served GPU kernels is seen where there is no GPU: compiled, no spill, within its instructions."""
 
-import importlib.util
-
 import pytest
 
+from kernels.aot.__main__ import unavailable
 from kernels.aot.measure import Job, Measurement
 from kernels.aot.workers import measure_all
 from kernels.contract import PRECISIONS
 from kernels.triton.variants import variants
 
-pytestmark = pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="triton is not installed")
+pytestmark = pytest.mark.skipif(unavailable() is not None, reason=str(unavailable()))
 
 TARGETS = ("cuda:80", "cuda:90", "hip:gfx942")
 HIDDEN = 32  # the light net's

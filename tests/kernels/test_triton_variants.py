@@ -45,7 +45,8 @@ def test_kernels_listed() -> None:
 @pytest.mark.parametrize(
     ("target", "hidden", "precision", "storages"),
     [
-        ("cuda:90", 32, "exact", {"registers", "own"}),
+        ("cuda:90", 32, "exact", {"own"}),
+        ("cuda:90", 32, "fast", {"registers", "own"}),
         ("cuda:90", 64, "exact", {"own"}),
         ("cuda:90", 128, "exact", {"shared"}),
         ("cuda:80", 128, "exact", {"memory"}),
