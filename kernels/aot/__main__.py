@@ -34,14 +34,14 @@ COLUMNS = {
     "spills": "spills",
     "local_bytes": "local",
     "shared_bytes": "shared",
-    "instructions_per_step": "per step, warp",
-    "instructions_per_step_per_16_candidates": "per step, 16 rows",
+    "instructions_per_step_per_16_candidates": "per step, warp",
+    "instructions_per_step_per_16_candidates_all_warps": "all warps",
     "attention_instructions_per_step_per_16_candidates": "attention",
 }
 LEGEND = """\
 registers: of a thread; spills: bytes (NVIDIA), registers (AMD); local: bytes of a thread; shared: bytes of a program.
-per step, warp: instructions that one warp issues in a pass of the time loop, padding (NOP) left out;
-per step, 16 rows: the same of all warps of a program, for 16 of its candidates (gru: users);
+per step, warp: instructions that one warp issues in a pass of the time loop for 16 candidates (gru: users) of its
+program, padding (NOP) left out; all warps: the same of all warps that share them;
 attention: for 16 candidates and a step, of the loops over scores before the time loop."""
 
 

@@ -68,8 +68,9 @@ class Measurement:
     spills: int | None = None
     local_bytes: int | None = None
     shared_bytes: int | None = None
-    instructions_per_step_per_16_candidates: float | None = None
-    instructions_per_step: float | None = None  # of one warp
+    instructions_per_step_per_16_candidates: float | None = None  # of one warp
+    instructions_per_step_per_16_candidates_all_warps: float | None = None
+    instructions_per_step: float | None = None  # of one warp, for its program's rows
     attention_instructions_per_step_per_16_candidates: float | None = None
     padding_per_step: float | None = None  # of one warp; in none of the counts
     repeated_products: float | None = None
@@ -236,7 +237,8 @@ def _count(found: Measurement, variant: Variant, built: Compiled) -> None:
     due = ("matrix", *GATES[variant.constants["form"]], *(("exp2",) if variant.kernel == "evolve" else ()))
     found.failures += _missing(last, variant.machine, due, "time loop")
     found.instructions_per_step, found.padding_per_step = last.instructions, last.padding
-    found.instructions_per_step_per_16_candidates = _scaled(last.instructions, variant)
+    found.instructions_per_step_per_16_candidates = _scaled(last.instructions, variant) / variant.num_warps
+    found.instructions_per_step_per_16_candidates_all_warps = _scaled(last.instructions, variant)
     found.repeated_products = last.repeated
 
 

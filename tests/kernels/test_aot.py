@@ -104,7 +104,8 @@ def test_four_warps_share_the_columns_or_repeat_them(found: Found) -> None:
     assert repeated.instructions_per_step == found[AMD, "plain"].instructions_per_step
     for one in (shared, repeated):
         assert one.instructions_per_step
-        assert one.instructions_per_step_per_16_candidates == 4 * one.instructions_per_step
+        assert one.instructions_per_step_per_16_candidates == one.instructions_per_step
+        assert one.instructions_per_step_per_16_candidates_all_warps == 4 * one.instructions_per_step
 
 
 @needs_triton
