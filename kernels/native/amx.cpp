@@ -17,6 +17,7 @@ namespace {
 using augur::Row;
 
 constexpr int kTileRows = 16;
+constexpr int kExactWidth = 32;  // hidden units, padded, for which exact evolution is faster here than on vectors
 constexpr int kTileFloats = 256;
 template <bool Fast>
 constexpr int kParts = Fast ? 2 : 3;  // of bfloat16 in a number
@@ -223,12 +224,14 @@ void walk_evolution(const Row* rows, int64_t count, const Weights& weights, Cell
 
 void walk(const Row* rows, int64_t count, const Weights& weights, Cell cell, bool fast, bool every_state,
           float* scratch) {
-  if (cell == Cell::gru)  // users are few and their rows long: tiles would be nearly empty
-    return augur::kAvx512.walk(rows, count, weights, cell, fast, every_state, scratch);
-  if (fast)
-    walk_evolution<true>(rows, count, weights, cell, scratch);
-  else
-    walk_evolution<false>(rows, count, weights, cell, scratch);
+  // Users are few and their rows long: tiles would be nearly empty. Six products pay where the weights stay close.
+  if (cell != Cell::gru && fast) return walk_evolution<true>(rows, count, weights, cell, scratch);
+  if (cell != Cell::gru && weights.padded == kExactWidth)
+    return walk_evolution<false>(rows, count, weights, cell, scratch);
+  const int64_t most = augur::kAvx512.rows;
+  for (; count > most; rows += most, count -= most)
+    augur::kAvx512.walk(rows, most, weights, cell, fast, every_state, scratch);
+  augur::kAvx512.walk(rows, count, weights, cell, fast, every_state, scratch);
 }
 
 size_t scratch_floats(int64_t padded) {
