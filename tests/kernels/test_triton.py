@@ -120,7 +120,7 @@ def test_more_candidates_and_users_than_a_block() -> None:
 @overflows
 @pytest.mark.parametrize("precision", TOLERANCES)
 @pytest.mark.parametrize("cell", CELLS)
-@pytest.mark.parametrize("scale", [30.0, 1e3, 1e30])
+@pytest.mark.parametrize("scale", [30.0, 1e30])
 def test_saturated_gates(cell: str, precision: str, scale: float) -> None:
     """Biases that open or close every gate for good; past the range of float16 too."""
     case, weights = ragged([12], 8, 3), made_weights(8, 8)
