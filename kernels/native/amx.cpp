@@ -17,7 +17,6 @@ namespace {
 using augur::Row;
 
 constexpr int kTileRows = 16;
-constexpr int kExactWidth = 32;  // hidden units, padded, for which exact evolution is faster here than on vectors
 constexpr int kTileFloats = 256;
 template <bool Fast>
 constexpr int kParts = Fast ? 2 : 3;  // of bfloat16 in a number
@@ -226,7 +225,7 @@ void walk(const Row* rows, int64_t count, const Weights& weights, Cell cell, boo
           float* scratch) {
   // Users are few and their rows long: tiles would be nearly empty. Six products pay where the weights stay close.
   if (cell != Cell::gru && fast) return walk_evolution<true>(rows, count, weights, cell, scratch);
-  if (cell != Cell::gru && weights.padded == kExactWidth)
+  if (cell != Cell::gru && weights.padded == augur::kExactTileWidth)
     return walk_evolution<false>(rows, count, weights, cell, scratch);
   const int64_t most = augur::kAvx512.rows;
   for (; count > most; rows += most, count -= most)

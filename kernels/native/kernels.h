@@ -55,6 +55,9 @@ struct Kernels {
 
 constexpr float kLog2E = 1.44269504f;
 
+// Hidden units, padded, for which exact evolution is faster on tiles than on vectors.
+constexpr int64_t kExactTileWidth = 32;
+
 // The logistic function in 32 pieces of degree 2: coefficients [3][32] over z = x / kPieceWidth, piece round(z) mod 32.
 constexpr float kPieceWidth = 0.56f;
 constexpr float kLastPieceEnds = 15.49f;

@@ -75,7 +75,7 @@ PackedWeights::PackedWeights(const PlainWeights& plain, const Kernels& kernels, 
   pack_columns(plain.bias, 1, kernels.chunk, bias_.get());
   for (int64_t j = 0; j < padded; ++j)
     bias_candidate_[j] = j < hidden ? plain.bias_candidate[j] * view.tanh_scale : 0.0f;
-  if (kernels.parts[fast]) pack_tiles(plain.recurrent, kernels.parts[fast]);
+  if (kernels.parts[fast] && (fast || padded == kExactTileWidth)) pack_tiles(plain.recurrent, kernels.parts[fast]);
   view.input = input_.get();
   view.recurrent = recurrent_.get();
   view.bias = bias_.get();
