@@ -19,7 +19,9 @@ _log = logging.getLogger("augur.kernels")
 
 
 class Backend(Protocol):
-    """What a backend's module offers. All that it is given has passed the checks; strides are its own business."""
+    """What a backend's module offers. Shapes, dtypes and devices have passed the checks; values and strides are its own
+    business: it raises what `contract.check_values` raises, before anything else.
+    """
 
     def unavailable(self) -> str | None:
         """Why it cannot run here, or None."""

@@ -1,7 +1,8 @@
-"""What every backend takes and gives, and the checks at the door: inside there are none.
+"""What every backend takes and gives, and the checks of it.
 
-The checks of shapes, dtypes and devices need no data, so they hold while a program is traced, too. The checks of values
-read the tensors, just before a backend does; what is read and written then rests on both.
+The checks of shapes, dtypes and devices stand at the door and need no data, so they hold while a program is traced,
+too. Those of values read the tensors: a backend makes them first of all, with `check_values` or in a pass of its own,
+and what it reads and writes then rests on both.
 
 U users, N behaviours of all users end to end, C candidates, I inputs, H hidden.
 """

@@ -9,6 +9,7 @@ U users, N behaviours of all users end to end, C candidates, T steps of the long
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -21,7 +22,6 @@ from kernels.contract import (
     check_gru,
     check_options,
     check_tensors,
-    check_values,
 )
 
 _OF_GRU = ("inputs", "offsets")
@@ -95,45 +95,45 @@ def attention(
     return _attention_op(states, offsets, queries, user_of, backend, threads)
 
 
-def _threads(threads: int | None) -> int:
-    return torch.get_num_threads() if threads is None else threads
+def _check_gru(
+    inputs: Tensor,
+    offsets: Tensor,
+    weights: GruWeights,
+    projected: bool,
+    backend: str,
+    precision: str,
+    threads: int | None,
+) -> None:
+    check_options(backend, threads, precision)
+    check_gru(inputs, offsets, weights, projected)
 
 
 def _gru(
     inputs: Tensor,
     offsets: Tensor,
-    w_input: Tensor,
-    w_recurrent: Tensor,
-    bias: Tensor,
-    bias_candidate: Tensor,
+    weights: GruWeights,
     projected: bool,
     backend: str,
     precision: str,
     threads: int | None,
 ) -> Tensor:
-    weights = GruWeights(w_input, w_recurrent, bias, bias_candidate)
-    check_options(backend, threads, precision)
-    check_gru(inputs, offsets, weights, projected)
     body = backend_for(backend, inputs, weights.hidden)
-    check_values(inputs.shape[0], offsets, weights=weights)
     return body.gru(inputs, offsets, weights, projected, precision, _threads(threads))
 
 
-def _gru_shape(
-    inputs: Tensor,
+def _check_evolve(
+    states: Tensor,
     offsets: Tensor,
-    w_input: Tensor,
-    w_recurrent: Tensor,
-    bias: Tensor,
-    bias_candidate: Tensor,
-    projected: bool,
+    queries: Tensor,
+    user_of: Tensor,
+    weights: GruWeights,
+    cell: str,
     backend: str,
     precision: str,
     threads: int | None,
-) -> Tensor:
-    check_options(backend, threads, precision)
-    check_gru(inputs, offsets, GruWeights(w_input, w_recurrent, bias, bias_candidate), projected)
-    return inputs.new_empty(inputs.shape[0], w_recurrent.shape[0])
+) -> None:
+    check_options(backend, threads, precision, cell)
+    check_evolve(states, offsets, queries, user_of, weights)
 
 
 def _evolve(
@@ -141,58 +141,32 @@ def _evolve(
     offsets: Tensor,
     queries: Tensor,
     user_of: Tensor,
-    w_input: Tensor,
-    w_recurrent: Tensor,
-    bias: Tensor,
-    bias_candidate: Tensor,
+    weights: GruWeights,
     cell: str,
     backend: str,
     precision: str,
     threads: int | None,
 ) -> Tensor:
-    weights = GruWeights(w_input, w_recurrent, bias, bias_candidate)
-    check_options(backend, threads, precision, cell)
-    check_evolve(states, offsets, queries, user_of, weights)
-    body = backend_for(backend, states, states.shape[1])
-    check_values(states.shape[0], offsets, user_of, weights)
+    body = backend_for(backend, states, weights.hidden)
     return body.evolve(states, offsets, queries, user_of, weights, cell, precision, _threads(threads))
 
 
-def _evolve_shape(
-    states: Tensor,
-    offsets: Tensor,
-    queries: Tensor,
-    user_of: Tensor,
-    w_input: Tensor,
-    w_recurrent: Tensor,
-    bias: Tensor,
-    bias_candidate: Tensor,
-    cell: str,
-    backend: str,
-    precision: str,
-    threads: int | None,
-) -> Tensor:
-    check_options(backend, threads, precision, cell)
-    check_evolve(states, offsets, queries, user_of, GruWeights(w_input, w_recurrent, bias, bias_candidate))
-    return queries.new_empty(queries.shape)
+def _check_attention(
+    states: Tensor, offsets: Tensor, queries: Tensor, user_of: Tensor, backend: str, threads: int | None
+) -> None:
+    check_options(backend, threads)
+    check_attention(states, offsets, queries, user_of)
 
 
 def _attention(
     states: Tensor, offsets: Tensor, queries: Tensor, user_of: Tensor, backend: str, threads: int | None
 ) -> Tensor:
-    check_options(backend, threads)
-    check_attention(states, offsets, queries, user_of)
     body = backend_for(backend, states, states.shape[1])
-    check_values(states.shape[0], offsets, user_of)
     return body.attention(states, offsets, queries, user_of, _threads(threads))
 
 
-def _attention_shape(
-    states: Tensor, offsets: Tensor, queries: Tensor, user_of: Tensor, backend: str, threads: int | None
-) -> Tensor:
-    check_options(backend, threads)
-    check_attention(states, offsets, queries, user_of)
-    return queries.new_empty(queries.shape[0], torch.library.get_ctx().new_dynamic_size())
+def _threads(threads: int | None) -> int:
+    return torch.get_num_threads() if threads is None else threads
 
 
 # Library.define and impl cost half of what torch.library.custom_op does for each call; a schema is written out for it.
@@ -202,12 +176,35 @@ _ATTENDED = "Tensor states, Tensor offsets, Tensor queries, Tensor user_of"
 
 
 def _operator(
-    name: str, arguments: str, body: Callable[..., Tensor], shape: Callable[..., Tensor]
+    name: str,
+    arguments: str,
+    check: Callable[..., None],
+    body: Callable[..., Tensor],
+    shape: Callable[..., Tensor],
+    weights_at: int | None = None,
 ) -> Callable[..., Tensor]:
-    schema = f"{name}({arguments}) -> Tensor"
-    _library.define(schema, tags=(torch.Tag.pt2_compliant_tag,))  # type: ignore[no-untyped-call]
-    _library.impl(name, body, "CompositeExplicitAutograd")  # type: ignore[no-untyped-call]
-    torch.library.register_fake(f"augur::{name}", shape, lib=_library)
+    """An operator: its check, then what computes or, while a program is traced, what says the result's shape.
+
+    Operators take tensors and no tuples: from `weights_at` on come four that are one GruWeights to the functions.
+    """
+
+    def gathered(flat: tuple[Any, ...]) -> tuple[Any, ...]:
+        if weights_at is None:
+            return flat
+        after = weights_at + len(GruWeights._fields)
+        return *flat[:weights_at], GruWeights(*flat[weights_at:after]), *flat[after:]
+
+    def checked(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
+        def call(*flat: Any) -> Tensor:
+            own = gathered(flat)
+            check(*own)
+            return function(*own)
+
+        return call
+
+    _library.define(f"{name}({arguments}) -> Tensor", tags=(torch.Tag.pt2_compliant_tag,))  # type: ignore[no-untyped-call]
+    _library.impl(name, checked(body), "CompositeExplicitAutograd")  # type: ignore[no-untyped-call]
+    torch.library.register_fake(f"augur::{name}", checked(shape), lib=_library)
     operator: Callable[..., Tensor] = getattr(torch.ops.augur, name).default
     return operator
 
@@ -215,13 +212,25 @@ def _operator(
 _gru_op = _operator(
     "gru",
     f"Tensor inputs, Tensor offsets, {_WEIGHTS}, bool projected, str backend, str precision, int? threads",
+    _check_gru,
     _gru,
-    _gru_shape,
+    lambda inputs, _offsets, weights, *_: inputs.new_empty(inputs.shape[0], weights.hidden),
+    weights_at=2,
 )
 _evolve_op = _operator(
     "evolve",
     f"{_ATTENDED}, {_WEIGHTS}, str cell, str backend, str precision, int? threads",
+    _check_evolve,
     _evolve,
-    _evolve_shape,
+    lambda _states, _offsets, queries, *_: queries.new_empty(queries.shape),
+    weights_at=4,
 )
-_attention_op = _operator("attention", f"{_ATTENDED}, str backend, int? threads", _attention, _attention_shape)
+_attention_op = _operator(
+    "attention",
+    f"{_ATTENDED}, str backend, int? threads",
+    _check_attention,
+    _attention,
+    lambda _states, _offsets, queries, *_: queries.new_empty(
+        queries.shape[0], torch.library.get_ctx().new_dynamic_size()
+    ),
+)

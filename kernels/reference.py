@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from kernels.contract import GruWeights
+from kernels.contract import GruWeights, check_values
 
 
 def step(projected: Tensor, state: Tensor, weights: GruWeights, cell: str = "gru", a: Tensor | float = 1.0) -> Tensor:
@@ -34,6 +34,7 @@ def gru(inputs: Tensor, offsets: Tensor, weights: GruWeights, projected: bool, p
 
     Any precision is exact here, and the threads are torch's own.
     """
+    check_values(inputs.shape[0], offsets, weights=weights)
     if not projected:
         inputs = inputs @ weights.w_input + weights.bias
     states = inputs.new_zeros(inputs.shape[0], weights.hidden)
@@ -49,6 +50,7 @@ def gru(inputs: Tensor, offsets: Tensor, weights: GruWeights, projected: bool, p
 
 def attention(states: Tensor, offsets: Tensor, queries: Tensor, user_of: Tensor, threads: int) -> Tensor:
     """Softmax over a user's steps of the product of state and query (DIEN eq. 9): `[C, T]`, 0 past the length."""
+    check_values(states.shape[0], offsets, user_of)
     first, lengths = offsets[:-1], offsets.diff()
     weights = queries.new_zeros(len(queries), int(lengths.max()) if len(lengths) else 0)
     for user, (begin, length) in enumerate(zip(first.tolist(), lengths.tolist(), strict=True)):
@@ -72,6 +74,7 @@ def evolve(
 
     Any precision is exact here, and the threads are torch's own.
     """
+    check_values(states.shape[0], offsets, user_of, weights)
     order, live = _longest_first(offsets.diff()[user_of])
     attended = attention(states, offsets, queries, user_of, threads)[order]
     projected = states @ weights.w_input

@@ -8,11 +8,11 @@ from __future__ import annotations
 import importlib
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NoReturn
 
 from torch import Tensor
 
-from kernels.contract import CELLS, GruWeights, KernelInputError
+from kernels.contract import CELLS, GruWeights, KernelInputError, check_values
 
 try:
     _native: Any = importlib.import_module("kernels.native._native")
@@ -67,8 +67,9 @@ def gru(inputs: Tensor, offsets: Tensor, weights: GruWeights, projected: bool, p
     kept: list[Tensor] = []
     hidden = weights.hidden
     out = inputs.new_empty(inputs.shape[0], hidden)
-    _native.gru(
+    done = _native.gru(
         _address(inputs, kept),
+        inputs.shape[0],
         _address(offsets, kept),
         len(offsets) - 1,
         *(_address(each, kept) for each in weights),
@@ -79,6 +80,8 @@ def gru(inputs: Tensor, offsets: Tensor, weights: GruWeights, projected: bool, p
         threads,
         out.data_ptr(),
     )
+    if not done:
+        _refuse(inputs.shape[0], offsets, weights)
     return out
 
 
@@ -95,8 +98,9 @@ def evolve(
     """Final interests `[C, H]`."""
     kept: list[Tensor] = []
     out = queries.new_empty(queries.shape)
-    _native.evolve(
+    done = _native.evolve(
         _address(states, kept),
+        states.shape[0],
         _address(offsets, kept),
         len(offsets) - 1,
         _address(queries, kept),
@@ -109,11 +113,20 @@ def evolve(
         threads,
         out.data_ptr(),
     )
+    if not done:
+        _refuse(states.shape[0], offsets, weights, user_of)
     return out
+
+
+def _refuse(behaviors: int, offsets: Tensor, weights: GruWeights, user_of: Tensor | None = None) -> NoReturn:
+    """Says which value the extension would not take."""
+    check_values(behaviors, offsets, user_of, weights)
+    raise KernelInputError("weights, offsets or user_of: changed by another thread within the call")
 
 
 def attention(states: Tensor, offsets: Tensor, queries: Tensor, user_of: Tensor, threads: int) -> Tensor:
     """Attention `[C, T]`."""
+    check_values(states.shape[0], offsets, user_of)
     kept: list[Tensor] = []
     longest = int(offsets.diff().max()) if len(offsets) > 1 else 0
     out = queries.new_zeros(len(queries), longest)

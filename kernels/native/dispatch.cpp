@@ -214,10 +214,11 @@ bool choose_instruction_set(const std::string& name) {
   return false;
 }
 
-void gru(const float* inputs, const Users& users, const PlainWeights& plain, bool projected, bool fast, int threads,
+bool gru(const float* inputs, const Users& users, const PlainWeights& plain, bool projected, bool fast, int threads,
          float* out) {
   const Kernels& kernels = kernels_in_use();
   const auto weights = packed(plain, kernels, fast);
+  if (!weights->finite) return false;
   const Weights& view = weights->view;
   const int64_t steps = users.offsets[users.count];
   const auto x = aligned<float>(steps * 3 * view.padded);
@@ -246,18 +247,20 @@ void gru(const float* inputs, const Users& users, const PlainWeights& plain, boo
     }
     kernels.walk(rows, count, view, Cell::gru, fast, true, scratch.get() + worker * room);
   });
+  return true;
 }
 
-void evolve(const float* states, const Users& users, const Candidates& candidates, const PlainWeights& plain, Cell cell,
+bool evolve(const float* states, const Users& users, const Candidates& candidates, const PlainWeights& plain, Cell cell,
             bool fast, int threads, float* out) {
   const Kernels& kernels = kernels_in_use();
   const auto weights = packed(plain, kernels, fast);
+  if (!weights->finite) return false;
   const Weights& view = weights->view;
   const int64_t hidden = view.hidden, width = 3 * view.padded;
   const Plan plan(users, candidates, hidden);
   const int64_t rows_in_all = static_cast<int64_t>(plan.order.size());
   if (rows_in_all < candidates.count) std::memset(out, 0, candidates.count * hidden * sizeof(float));
-  if (rows_in_all == 0) return;
+  if (rows_in_all == 0) return true;
 
   const auto x = aligned<float>(plan.steps * width), columns = aligned<float>(plan.column_floats);
   const std::vector<Piece> pieces = pieces_of(plan.used, users);
@@ -299,6 +302,7 @@ void evolve(const float* states, const Users& users, const Candidates& candidate
     }
     kernels.walk(rows, count, view, cell, fast, false, own);
   });
+  return true;
 }
 
 void attention(const float* states, int64_t hidden, const Users& users, const Candidates& candidates, int threads,

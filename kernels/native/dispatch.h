@@ -1,4 +1,4 @@
-// The operations of the native backend, on plain memory. Nothing is checked here: the caller has done so.
+// The operations of the native backend, on plain memory. What is not said to be checked, the caller has checked.
 //
 // U users, N steps of all users end to end, C candidates, T steps of the longest user, I inputs, H hidden.
 #pragma once
@@ -29,11 +29,12 @@ struct Candidates {
   int64_t count;
 };
 
-// out [N, H] from inputs [N, I], or [N, 3H] when projected.
-void gru(const float* inputs, const Users& users, const PlainWeights& weights, bool projected, bool fast, int threads,
+// out [N, H] from inputs [N, I], or [N, 3H] when projected. Returns false, having written nothing, unless all weights are
+// finite.
+bool gru(const float* inputs, const Users& users, const PlainWeights& weights, bool projected, bool fast, int threads,
          float* out);
-// out [C, H] from states [N, H].
-void evolve(const float* states, const Users& users, const Candidates& candidates, const PlainWeights& weights,
+// out [C, H] from states [N, H]; the same of weights.
+bool evolve(const float* states, const Users& users, const Candidates& candidates, const PlainWeights& weights,
             Cell cell, bool fast, int threads, float* out);
 // out [C, T] from states [N, H]; what lies past a user's length is not touched.
 void attention(const float* states, int64_t hidden, const Users& users, const Candidates& candidates, int threads,

@@ -1,7 +1,12 @@
 // Python's door to the native backend: memory by address, sizes by number. kernels/native/__init__.py is its one caller.
+//
+// Shapes and dtypes were checked in Python. Values are checked here, where that costs next to nothing: `gru` and `evolve`
+// return false, having computed nothing, for offsets, user_of or weights that break the contract.
 #include <nanobind/nanobind.h>
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/vector.h>
+
+#include <algorithm>
 
 #include "dispatch.h"
 
@@ -15,6 +20,21 @@ using Address = uintptr_t;
 template <typename T>
 const T* input(Address address) {
   return reinterpret_cast<const T*>(address);
+}
+
+// Offsets cut all N behaviours: from 0 to N, never falling.
+bool cuts(const augur::Users& users, int64_t behaviors) {
+  bool good = users.offsets[0] == 0 && users.offsets[users.count] == behaviors;
+  for (int64_t u = 0; u < users.count; ++u) good &= users.offsets[u] <= users.offsets[u + 1];
+  return good;
+}
+
+// Every candidate points to a user.
+bool point(const augur::Candidates& candidates, int64_t users) {
+  uint64_t largest = 0;  // what is negative is larger than any user
+  for (int64_t c = 0; c < candidates.count; ++c)
+    largest = std::max(largest, static_cast<uint64_t>(candidates.user_of[c]));
+  return candidates.count == 0 || largest < static_cast<uint64_t>(users);
 }
 
 augur::PlainWeights weights_of(Address input_weights, Address recurrent, Address bias, Address bias_candidate,
@@ -34,23 +54,27 @@ NB_MODULE(_native, module) {
              nb::call_guard<nb::gil_scoped_release>());
   module.def(
       "gru",
-      [](Address inputs, Address offsets, int64_t users, Address w_input, Address w_recurrent, Address bias,
+      [](Address inputs, int64_t behaviors, Address offsets, int64_t count, Address w_input, Address w_recurrent, Address bias,
          Address bias_candidate, int64_t input_width, int64_t hidden, bool projected, bool fast, int threads,
          Address out) {
-        augur::gru(input<float>(inputs), {input<int64_t>(offsets), users},
-                   weights_of(w_input, w_recurrent, bias, bias_candidate, input_width, hidden), projected, fast, threads,
-                   reinterpret_cast<float*>(out));
+        const augur::Users users{input<int64_t>(offsets), count};
+        return cuts(users, behaviors) &&
+               augur::gru(input<float>(inputs), users,
+                          weights_of(w_input, w_recurrent, bias, bias_candidate, input_width, hidden), projected, fast,
+                          threads, reinterpret_cast<float*>(out));
       },
       nb::call_guard<nb::gil_scoped_release>());
   module.def(
       "evolve",
-      [](Address states, Address offsets, int64_t users, Address queries, Address user_of, int64_t candidates,
-         Address w_input, Address w_recurrent, Address bias, Address bias_candidate, int64_t hidden, int cell, bool fast,
+      [](Address states, int64_t behaviors, Address offsets, int64_t count, Address queries, Address user_of,
+         int64_t candidate_count, Address w_input, Address w_recurrent, Address bias, Address bias_candidate, int64_t hidden, int cell, bool fast,
          int threads, Address out) {
-        augur::evolve(input<float>(states), {input<int64_t>(offsets), users},
-                      {input<float>(queries), input<int64_t>(user_of), candidates},
-                      weights_of(w_input, w_recurrent, bias, bias_candidate, hidden, hidden),
-                      static_cast<augur::Cell>(cell), fast, threads, reinterpret_cast<float*>(out));
+        const augur::Users users{input<int64_t>(offsets), count};
+        const augur::Candidates candidates{input<float>(queries), input<int64_t>(user_of), candidate_count};
+        return cuts(users, behaviors) && point(candidates, count) &&
+               augur::evolve(input<float>(states), users, candidates,
+                             weights_of(w_input, w_recurrent, bias, bias_candidate, hidden, hidden),
+                             static_cast<augur::Cell>(cell), fast, threads, reinterpret_cast<float*>(out));
       },
       nb::call_guard<nb::gil_scoped_release>());
   module.def(

@@ -1,7 +1,6 @@
 #include "weights.h"
 
 #include <algorithm>
-#include <algorithm>
 #include <cmath>
 #include <cstring>
 #include <deque>
@@ -66,6 +65,7 @@ PackedWeights::PackedWeights(const PlainWeights& plain, const Kernels& kernels, 
   plain_.insert(plain_.end(), plain.recurrent, plain.recurrent + hidden * 3 * hidden);
   plain_.insert(plain_.end(), plain.bias, plain.bias + 3 * hidden);
   plain_.insert(plain_.end(), plain.bias_candidate, plain.bias_candidate + hidden);
+  finite = std::all_of(plain_.begin(), plain_.end(), [](float x) { return std::isfinite(x); });
   input_ = aligned<float>(inputs * 3 * padded);
   recurrent_ = aligned<float>(hidden * 3 * padded);
   bias_ = aligned<float>(3 * padded);
@@ -139,6 +139,7 @@ std::shared_ptr<const PackedWeights> packed(const PlainWeights& plain, const Ker
   for (const auto& each : candidates)
     if (each->holds(plain, kernels, fast)) return each;
   auto made = std::make_shared<const PackedWeights>(plain, kernels, fast);
+  if (!made->finite) return made;
   const std::lock_guard<std::mutex> lock(mutex);
   kept.push_front(made);
   if (kept.size() > kKept) kept.pop_back();

@@ -21,6 +21,7 @@ class PackedWeights {
   // Whether these are the same weights, to the bit, for the same kernels.
   bool holds(const PlainWeights& plain, const Kernels& kernels, bool fast) const;
   Weights view;
+  bool finite;  // every one of them
 
  private:
   void pack_columns(const float* plain, int64_t rows, int chunk, float* to) const;

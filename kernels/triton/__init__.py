@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from kernels.contract import PRECISIONS, GruWeights
+from kernels.contract import PRECISIONS, GruWeights, check_values
 from kernels.triton import variants
 from kernels.triton.launch import aligned, machine_of, run, shape_of, shared_memory_of, unavailable
 from kernels.triton.variants import BLOCK, SHAPES, Variant, padded_width
@@ -28,6 +28,7 @@ def gru(
     shape: str | None = None,
 ) -> Tensor:
     """Interest states `[N, H]`; see `kernels.gru`. `threads` means nothing here; `shape` overrides the launch rule."""
+    check_values(inputs.shape[0], offsets, weights=weights)
     hidden, users = weights.hidden, len(offsets) - 1
     out = inputs.new_empty(inputs.shape[0], hidden)
     if not out.numel():
@@ -58,6 +59,7 @@ def evolve(
     shape: str | None = None,
 ) -> Tensor:
     """Final interests `[C, H]`; see `kernels.evolve`, and for `threads` and `shape` our `gru`."""
+    check_values(states.shape[0], offsets, user_of, weights)
     out = queries.new_empty(queries.shape)
     if not out.numel():
         return out
@@ -77,6 +79,7 @@ def evolve(
 
 def attention(states: Tensor, offsets: Tensor, queries: Tensor, user_of: Tensor, threads: int) -> Tensor:
     """Attention `[C, T]`; see `kernels.attention`."""
+    check_values(states.shape[0], offsets, user_of)
     if not len(user_of):
         return queries.new_empty(0, int(offsets.diff().max()) if len(offsets) > 1 else 0)
     order, table, _, longest = _plan(offsets, user_of, states.shape[0])
