@@ -19,9 +19,12 @@ from model.scorer import Scorer, load_scorer
 from service import errors
 from service.docs import add_docs
 from service.engine import Engine, State
+from service.models import Models, Routes, Served
 from service.routes import router
+from service.scoring import ScoreRoute
 from service.settings import Settings
 from service.stores import BehaviorStore, open_store
+from service.stores.guarded import GuardedStore
 
 log = logging.getLogger("augur.http")
 
@@ -35,7 +38,7 @@ def create_app(settings: Settings, *, scorer: Scorer | None = None, store: Behav
         model.artifact.ArtifactError: the artifact cannot be used.
         ConfigError: a setting cannot be used, or not with this model.
     """
-    engine = Engine(settings, scorer or load_scorer(settings.model), store or open_store(settings))
+    engine = Engine(settings, _models(settings, scorer), GuardedStore(store or open_store(settings), settings))
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -63,6 +66,17 @@ def create_app(settings: Settings, *, scorer: Scorer | None = None, store: Behav
     return app
 
 
+def _models(settings: Settings, scorer: Scorer | None) -> Models:
+    """What the settings name, or one model of a scorer."""
+    if scorer is not None:
+        return Models([Served(scorer.name, scorer)], Routes.parse(settings.routes))
+    served = []
+    for name, path in settings.model_paths:
+        loaded = load_scorer(path, precision=settings.precision, threads=settings.threads)
+        served.append(Served(name or loaded.name, loaded, path))
+    return Models(served, Routes.parse(settings.routes))
+
+
 def product_version() -> str:
     """The version that is installed."""
     try:
@@ -77,6 +91,8 @@ class Door:
     def __init__(self, app: ASGIApp, engine: Engine) -> None:
         self._app = app
         self._engine = engine
+        # Served without the framework.
+        self._direct: dict[tuple[str, str], ASGIApp] = {("POST", "/v1/score"): ScoreRoute(engine)}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """ASGI."""
@@ -93,12 +109,16 @@ class Door:
             nonlocal started
             if message["type"] == "http.response.start":
                 started = True
-                stated = {name for name, _ in message.get("headers", ())}
-                message["headers"] = [*message.get("headers", ()), *(each for each in headers if each[0] not in stated)]
+                stated = message.get("headers", ())
+                names = {name for name, _ in stated}
+                message["headers"] = [*stated, *(each for each in headers if each[0] not in names)]
             await send(message)
 
+        app = self._direct.get((scope["method"], scope["path"]), self._app)
         try:
-            await self._app(scope, receive, send_with_headers)
+            await app(scope, receive, send_with_headers)
+        except errors.AugurError as error:
+            await errors.to_response(error)(scope, receive, send_with_headers)
         except asyncio.CancelledError:
             # The end of the server's patience with a request that is not even whole.
             if started or self._engine.state is not State.DRAINING:

@@ -1,68 +1,69 @@
-"""Turns requests that wait into batches for the scorer, and its scores into answers.
+"""Turns requests into batches for the scorer, and its scores into answers.
 
-Work-conserving: nothing waits for a timer. While the scorer computes, requests gather; when it is free, what has
-gathered is the next batch, up to a budget of candidates. Before that, all that arrived while the store was busy share
-one fetch, in which each user stands once. The two stages overlap: the next batch is fetched while one is computed.
+A request is admitted (a queue bounded in candidates, a deadline), gets its user's history (one read for all requests of
+a tick of the event loop, in which each user stands once), and waits for a lane (`lanes.py`), which takes all that waits
+as one batch. Nothing waits for a timer.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections import Counter, deque
-from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+import time
+from collections import Counter
+from collections.abc import Awaitable, Callable, Mapping
 
-import numpy as np
-
-from model.scorer import ScoreInput, ScoreInputError
-from service.actions import ActionCodes
 from service.errors import (
-    AugurError,
+    ClientGoneError,
     DeadlineExceededError,
     DrainingError,
     InternalError,
-    InvalidInputError,
     QueueFullError,
-    StoreUnavailableError,
 )
-from service.jobs import NOTHING, BatchScorer, History, Job, Scored, Scores
+from service.jobs import History, Job, Scored, history_of
+from service.lanes import Batch, Lanes
+from service.models import Served
 from service.settings import Settings
-from service.stores import BehaviorStore, StoreError
-from service.stores.records import IntArray, Records
+from service.stores.guarded import GuardedStore
+from service.stores.records import IntArray
 
 log = logging.getLogger("augur.batcher")
 
+WATCH_AFTER = 0.02  # seconds that a request waits before its client's connection is watched
+
 
 class Batcher:
-    """Between the routes and a scorer. One event loop, one thread for the arithmetic.
+    """Between the routes and the lanes; everything here runs on the event loop.
 
-    `counts` grows with what happened: batches, requests, candidates, users fetched, `shared` (requests that rode on
-    the fetch of another one of their user), abandoned, expired, refused and degraded requests.
+    `counts` grows with what happened: batches, requests and candidates computed, `histories` (users whose interest
+    states were computed for them), users fetched, `shared` (requests that rode on the fetch of another one of their
+    user), and dropped, expired, abandoned, refused and degraded requests.
     """
 
-    def __init__(self, scorer: BatchScorer, store: BehaviorStore, actions: ActionCodes, settings: Settings) -> None:
+    def __init__(self, store: GuardedStore, settings: Settings) -> None:
         self.counts: Counter[str] = Counter()
-        self._scorer = scorer
         self._store = store
-        self._actions = actions
         self._settings = settings
-        self._waiting = 0  # candidates in the two queues
-        self._to_fetch: deque[Job] = deque()
-        self._ready: deque[Job] = deque()
-        self._fetch_wanted = asyncio.Event()
-        self._batch_wanted = asyncio.Event()
-        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="augur-scorer")
-        self._tasks: list[asyncio.Task[None]] = []
+        self._budget = settings.batch_candidates
+        self._to_fetch: list[Job] = []
+        self._fetching = 0  # candidates of jobs that wait for their history
+        self._background: set[asyncio.Task[None]] = set()
         self._open_jobs: set[Job] = set()
         self._draining = False
+        self._loop: asyncio.AbstractEventLoop
+        self._lanes = Lanes(
+            settings.compute_lanes, self._budget, max(1, self._budget // 4), settings.max_wait_us / 1e6, self._hand_over
+        )
 
-    async def start(self) -> None:
-        """Warms the scorer up, without a user and with a long history, and starts both stages."""
-        items = np.zeros(200, dtype=np.int64)
-        inputs = [ScoreInput(items[:1]), ScoreInput(items, np.zeros(self._scorer.max_history, dtype=np.int64))]
-        await asyncio.get_running_loop().run_in_executor(self._thread, self._scorer.score, inputs)
-        self._tasks = [asyncio.create_task(self._fetch_stage()), asyncio.create_task(self._score_stage())]
+    @property
+    def waiting(self) -> int:
+        """Candidates that were admitted and are not computed yet."""
+        return self._fetching + self._lanes.queue.candidates
+
+    def start(self) -> None:
+        """Starts the lanes; called on the event loop."""
+        self._loop = asyncio.get_running_loop()
+        self._lanes.start()
 
     async def close(self, drain_seconds: float) -> None:
         """Takes no more jobs, finishes those it has within a bound, and refuses what is left."""
@@ -71,10 +72,10 @@ class Batcher:
         if answers:
             await asyncio.wait(answers, timeout=drain_seconds)
         self.refuse()
-        for task in self._tasks:
+        for task in self._background:
             task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-        self._thread.shutdown(wait=True, cancel_futures=True)
+        await asyncio.gather(*self._background, return_exceptions=True)
+        await asyncio.to_thread(self._lanes.close)
 
     def refuse(self) -> None:
         """Takes no more jobs, and fails those it has."""
@@ -83,170 +84,153 @@ class Batcher:
             job.fail(DrainingError("the server stopped before these scores were ready"))
 
     async def score(
-        self, user_id: str, item_ids: IntArray, context: Mapping[str, int], history: History | None, timeout_ms: int
+        self,
+        served: Served,
+        user_id: str,
+        item_ids: IntArray,
+        context: Mapping[str, int],
+        history: History | None,
+        timeout_ms: int,
+        gone: Callable[[], Awaitable[None]] | None = None,
     ) -> Scored:
         """The scores of one request; cancelled, the request costs no compute if it had none yet.
+
+        `gone` returns when the client has closed its connection; it is asked once the request has waited for a while.
 
         Raises:
             QueueFullError: more candidates wait than are allowed to.
             DeadlineExceededError: `timeout_ms` passed.
             DrainingError: the server is stopping.
+            ClientGoneError: `gone` returned.
             InvalidInputError: the scorer refused the input.
         """
         self._admit(len(item_ids))
-        loop = asyncio.get_running_loop()
-        deadline = loop.time() + timeout_ms / 1000
-        job = Job(user_id, item_ids, context, history, deadline, loop.create_future())
+        seconds = timeout_ms / 1000
+        deadline = time.perf_counter() + seconds
+        job = Job(served, user_id, item_ids, context, history, deadline, self._loop.create_future())
+        timers = [self._loop.call_later(seconds, self._expire, job, timeout_ms)]
+        if gone is not None:
+            timers.append(self._loop.call_later(WATCH_AFTER, self._watch, job, gone))
+        self._open_jobs.add(job)
         self._enqueue(job)
         try:
-            async with asyncio.timeout_at(deadline):
-                return await job.answer
-        except TimeoutError:
-            self.counts["expired"] += 1
-            raise DeadlineExceededError(f"no scores within {timeout_ms} ms") from None
+            return await job.answer
         finally:
-            self._leave_queue(job)
+            for timer in timers:
+                timer.cancel()
             self._open_jobs.discard(job)
+            self._leave(job)
+
+    def _leave(self, job: Job) -> None:
+        """Frees what place a job still has in the queues."""
+        if job.fetching:
+            job.fetching = False
+            self._fetching -= len(job.item_ids)
+        self._lanes.queue.leave(job)
 
     def _admit(self, candidates: int) -> None:
         if self._draining:
             raise DrainingError("the server is stopping")
-        if self._waiting + candidates > self._settings.queue_candidates:
+        waiting = self.waiting
+        if waiting + candidates > self._settings.queue_candidates:
             self.counts["refused"] += 1
             raise QueueFullError(
-                f"{self._waiting} candidates wait already: {candidates} more would pass "
+                f"{waiting} candidates wait already: {candidates} more would pass "
                 f"AUGUR_QUEUE_CANDIDATES ({self._settings.queue_candidates})"
             )
 
-    def _enqueue(self, job: Job) -> None:
-        self._waiting += job.candidates
-        self._open_jobs.add(job)
-        if job.history is None:
-            self._to_fetch.append(job)
-            self._fetch_wanted.set()
-        else:
-            self._make_ready([job])
+    def _expire(self, job: Job, timeout_ms: int) -> None:
+        if not job.answer.done():
+            self.counts["expired"] += 1
+            job.fail(DeadlineExceededError(f"no scores within {timeout_ms} ms"))
 
-    def _leave_queue(self, job: Job) -> None:
-        if job.queued:
-            job.queued = False
-            self._waiting -= job.candidates
+    def _watch(self, job: Job, gone: Callable[[], Awaitable[None]]) -> None:
+        """Gives a job up when its client goes. Most are answered before this costs anything."""
+        watch = self._loop.create_task(self._give_up(job, gone))
+        self._background.add(watch)
+        watch.add_done_callback(self._background.discard)
+        job.answer.add_done_callback(lambda _: watch.cancel())
 
-    def _make_ready(self, jobs: Sequence[Job]) -> None:
-        self._ready.extend(jobs)
-        self._batch_wanted.set()
+    async def _give_up(self, job: Job, gone: Callable[[], Awaitable[None]]) -> None:
+        await gone()
+        self.counts["abandoned"] += 1
+        job.fail(ClientGoneError("the client closed the connection before its scores were ready"))
 
     # First stage: histories.
 
-    async def _fetch_stage(self) -> None:
-        while True:
-            await self._fetch_wanted.wait()
-            self._fetch_wanted.clear()
-            jobs = self._without_dropped(self._to_fetch)
-            self._to_fetch.clear()
-            if not jobs:
-                continue
-            try:
-                await self._fetch(jobs)
-            except Exception:
-                log.exception("the fetch of %d requests failed", len(jobs))
-                for job in jobs:
-                    job.fail(InternalError("the server failed at this request; its log says why"))
-            else:
-                self._make_ready(jobs)
+    def _enqueue(self, job: Job) -> None:
+        if job.history is not None:
+            self._lanes.put(job.parts(self._budget))
+            return
+        if not self._to_fetch:
+            self._loop.call_soon(self._start_fetch)
+        self._to_fetch.append(job)
+        job.fetching = True
+        self._fetching += len(job.item_ids)
 
-    async def _fetch(self, jobs: Sequence[Job]) -> None:
-        """Gives each job its user's history: one read for all of them, one object for all jobs of a user."""
+    def _start_fetch(self) -> None:
+        jobs, self._to_fetch = self._without_dropped(self._to_fetch), []
+        if not jobs:
+            return
+        fetch = self._loop.create_task(self._fetch(jobs))
+        self._background.add(fetch)
+        fetch.add_done_callback(self._background.discard)
+
+    async def _fetch(self, jobs: list[Job]) -> None:
+        """Gives each job its user's history and lets it go on: one read for all of them."""
+        begun = time.perf_counter()
+        try:
+            await self._recall(jobs)
+        except Exception:
+            log.exception("the fetch of %d requests failed", len(jobs))
+            for job in jobs:
+                job.fail(InternalError("the server failed at this request; its log says why"))
+        seconds = time.perf_counter() - begun
+        for job in self._without_dropped(jobs):
+            self._leave(job)
+            job.store = seconds
+            self._lanes.put(job.parts(self._budget))
+
+    async def _recall(self, jobs: list[Job]) -> None:
         users = list(dict.fromkeys(job.user_id for job in jobs))
         self.counts["fetched_users"] += len(users)
         self.counts["shared"] += len(jobs) - len(users)
-        sequences: list[Records | None]
-        try:
-            sequences = await self._store.histories(users)
-        except StoreError as error:
-            log.warning("histories of %d users are unavailable: %s", len(users), error)
-            sequences = [None] * len(users)
-        found = {user: self._history(sequence) for user, sequence in zip(users, sequences, strict=True)}
+        recalled = dict(zip(users, await self._store.recall(users), strict=True))
+        # One object for all jobs of a user, so that the scorer sees at once that they are equal.
+        found: dict[tuple[str, Served], History] = {}
         for job in jobs:
-            history = found[job.user_id]
-            if history is None:
-                job.degraded = StoreUnavailableError.code
-                self.counts["degraded"] += 1
-            job.history = history or NOTHING
+            records, job.degraded = recalled[job.user_id]
+            self.counts["degraded"] += job.degraded is not None
+            key = job.user_id, job.served
+            if key not in found:
+                found[key] = history_of(records, job.served)
+            job.history = found[key]
 
-    def _history(self, sequence: Records | None) -> History | None:
-        if sequence is None or not len(sequence):
-            return None if sequence is None else NOTHING
-        recent = sequence[max(0, len(sequence) - self._scorer.max_history) :]
-        return History(recent["item_id"].astype(np.int64), self._actions.places(recent["action"]))
-
-    # Second stage: scores.
-
-    async def _score_stage(self) -> None:
-        loop = asyncio.get_running_loop()
-        while True:
-            while not self._ready:
-                self._batch_wanted.clear()
-                await self._batch_wanted.wait()
-            await self._linger()
-            batch = self._next_batch()
-            if not batch:
-                continue
-            self.counts.update(batches=1, requests=len(batch), candidates=sum(job.candidates for job in batch))
-            results = await loop.run_in_executor(self._thread, self._compute, batch)
-            for job, result in zip(batch, results, strict=True):
-                if isinstance(result, AugurError):
-                    job.fail(result)
-                elif not job.answer.done():
-                    job.answer.set_result(result)
-
-    async def _linger(self) -> None:
-        """Waits for company, if the settings ask for it: until the first job has waited enough or a batch is full."""
-        seconds = self._settings.max_wait_us / 1e6
-        while seconds and self._ready and sum(job.candidates for job in self._ready) < self._settings.batch_candidates:
-            left = self._ready[0].arrived + seconds - asyncio.get_running_loop().time()
-            self._batch_wanted.clear()
-            try:
-                async with asyncio.timeout(left):
-                    await self._batch_wanted.wait()
-            except TimeoutError:
-                return
-
-    def _next_batch(self) -> list[Job]:
-        """The jobs that waited longest and fit the budget together; at least one, however large."""
-        batch: list[Job] = []
-        room = self._settings.batch_candidates
-        while self._ready and (not batch or self._ready[0].candidates <= room):
-            for job in self._without_dropped([self._ready.popleft()]):
-                room -= job.candidates
-                self._leave_queue(job)
-                batch.append(job)
-        return batch
-
-    def _without_dropped(self, jobs: Sequence[Job]) -> list[Job]:
+    def _without_dropped(self, jobs: list[Job]) -> list[Job]:
         """Leaves out jobs that nobody waits for any more: their deadline passed or their client went."""
-        now = asyncio.get_running_loop().time()
+        now = time.perf_counter()
         alive = [job for job in jobs if not job.answer.done() and job.deadline > now]
         self.counts["dropped"] += len(jobs) - len(alive)
         return alive
 
-    def _compute(self, batch: Sequence[Job]) -> list[Scored | AugurError]:
-        """Scores a batch, on the scorer's thread. When it fails, each job is tried alone: one must not fail others."""
-        try:
-            scores = self._scorer.score([job.as_input() for job in batch])
-            return [self._scored(job, row) for job, row in zip(batch, scores, strict=True)]
-        except ScoreInputError as error:
-            if len(batch) == 1:
-                return [InvalidInputError(str(error), field=error.field)]
-        except Exception:
-            if len(batch) == 1:
-                log.exception("the scorer failed at a request of %d candidates", batch[0].candidates)
-                return [InternalError("the server failed at this request; its log says why")]
-            log.warning("the scorer failed at a batch of %d requests; each is tried alone", len(batch), exc_info=True)
-        return [result for job in batch for result in self._compute([job])]
+    # Second stage: scores.
 
-    def _scored(self, job: Job, scores: Scores) -> Scored:
-        if len(scores) != job.candidates or not np.isfinite(scores).all():
-            raise ValueError(f"{len(scores)} scores for {job.candidates} candidates, or some not finite")
-        length = min(len(job.history.item_ids) if job.history else 0, self._scorer.max_history)
-        return Scored(scores, length, self._scorer.count_unknown(job.item_ids), job.degraded)
+    def _hand_over(self, batch: Batch) -> None:
+        """From a lane's thread to the event loop."""
+        try:
+            self._loop.call_soon_threadsafe(self._deliver, batch)
+        except RuntimeError:  # the loop is closed: nobody waits any more
+            log.debug("a batch of %d parts came after the end", len(batch.outcomes))
+
+    def _deliver(self, batch: Batch) -> None:
+        counts, outcomes = self.counts, batch.outcomes
+        counts["dropped"] += batch.dropped
+        counts["batches"] += bool(outcomes)
+        counts["histories"] += batch.histories
+        for part, scores, unknown, error in outcomes:
+            counts["candidates"] += part.last - part.first
+            if error is not None or scores is None:
+                part.job.fail(error or InternalError("no scores"))
+            else:
+                part.job.add(part, scores, unknown, batch.seconds)
+                counts["requests"] += part.job.parts_left == 0

@@ -1,112 +1,57 @@
-"""From the bytes of a request to a checked object, refusing early whatever is too large or can be read two ways."""
+"""The bytes of a request: their type as stated, their number bounded."""
 
 from __future__ import annotations
 
-import json
-import re
-from collections import Counter
-from typing import Any, NoReturn, TypeVar
+from starlette.types import Receive, Scope
 
-from fastapi import Request
-from pydantic import BaseModel, ValidationError
-from starlette.requests import ClientDisconnect
-
-from service.errors import (
-    BodyTooLargeError,
-    ClientGoneError,
-    InvalidInputError,
-    MalformedBodyError,
-    UnsupportedMediaError,
-    invalid,
-    shorten,
-)
-
-# An escape that is a character only together with the one after it.
-SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
-
-Model = TypeVar("Model", bound=BaseModel)
+from service.errors import BodyTooLargeError, ClientGoneError, UnsupportedMediaError, shorten
 
 
-async def read(request: Request, shape: type[Model], limit: int) -> Model:
-    """The body of a request as an object of `shape`.
+async def receive_json(scope: Scope, receive: Receive, limit: int) -> bytes:
+    """The whole body of a request that states JSON.
 
     Raises:
         UnsupportedMediaError: not `application/json`, or compressed.
         BodyTooLargeError: more than `limit` bytes, whatever the headers claim.
-        MalformedBodyError: not JSON in UTF-8, a name twice in one object, NaN or infinite numbers, nested too deep.
-        InvalidInputError: JSON of another shape.
+        ClientGoneError: the connection ended within the body.
     """
-    _check_headers(request)
-    document = decode(await _receive(request, limit))
-    try:
-        return shape.model_validate(document)
-    except ValidationError as error:
-        problem = error.errors(include_url=False)[0]
-        raise _with_choices(invalid(problem), problem["type"], shape) from None
+    kind = encoding = length = b""
+    for name, value in scope["headers"]:
+        if name == b"content-type":
+            kind = value
+        elif name == b"content-length":
+            length = value
+        elif name == b"content-encoding":
+            encoding = value
+    if kind != b"application/json":
+        _check_type(kind.decode("latin-1"))
+    if encoding.lower() not in (b"", b"identity"):
+        stated = shorten(encoding.decode("latin-1"))
+        raise UnsupportedMediaError(f"content-encoding {stated}: send the body as it is")
+    if length.isdigit() and int(length[:20]) > limit:
+        raise BodyTooLargeError(f"a body of {length[:20].decode()} bytes: at most {limit}")
+    return await receive_all(receive, limit)
 
 
-def decode(body: bytes) -> Any:
-    """Strict JSON; the standard library's reader lets pass much that other readers refuse or read differently."""
-    try:
-        text = body.decode("utf-8")
-        document = json.loads(text, object_pairs_hook=_unique, parse_constant=_refuse_constant)
-        if SURROGATE.search(text):
-            json.dumps(document, ensure_ascii=False).encode()
-        return document
-    except UnicodeEncodeError:
-        raise MalformedBodyError("the body has one half of a surrogate pair, which is no character") from None
-    except UnicodeDecodeError as error:
-        raise MalformedBodyError(f"the body is not UTF-8: {error.reason} at byte {error.start}") from None
-    except RecursionError:
-        raise MalformedBodyError("the body is nested too deep") from None
-    except json.JSONDecodeError as error:
-        raise MalformedBodyError(f"the body is not JSON: {error.msg} at character {error.pos}") from None
-    except ValueError:
-        # The one other: Python's own bound on the digits of an integer.
-        raise MalformedBodyError("the body is not JSON that can be read: a number has thousands of digits") from None
-
-
-async def _receive(request: Request, limit: int) -> bytes:
-    stated = request.headers.get("content-length", "")
-    if stated.isdecimal() and int(stated[:20]) > limit:
-        raise BodyTooLargeError(f"a body of {stated[:20]} bytes: at most {limit}")
+async def receive_all(receive: Receive, limit: int) -> bytes:
+    """The whole body of a request, whatever it is; raises as `receive_json`."""
+    message = await receive()
     chunks, size = [], 0
-    try:
-        async for chunk in request.stream():
-            size += len(chunk)
-            if size > limit:
-                raise BodyTooLargeError(f"a body of more than {limit} bytes: at most {limit}")
-            chunks.append(chunk)
-    except ClientDisconnect:
-        raise ClientGoneError("the client closed the connection within its request") from None
-    return b"".join(chunks)
+    while True:
+        if message["type"] == "http.disconnect":
+            raise ClientGoneError("the client closed the connection within its request")
+        chunk = message.get("body", b"")
+        size += len(chunk)
+        if size > limit:
+            raise BodyTooLargeError(f"a body of more than {limit} bytes: at most {limit}")
+        chunks.append(chunk)
+        if not message.get("more_body", False):
+            return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+        message = await receive()
 
 
-def _check_headers(request: Request) -> None:
-    stated = request.headers.get("content-type", "")
+def _check_type(stated: str) -> None:
     kind, _, parameters = stated.partition(";")
     charset = parameters.replace(" ", "").replace('"', "").lower()
     if kind.strip().lower() != "application/json" or charset not in ("", "charset=utf-8"):
         raise UnsupportedMediaError(f"content-type {shorten(stated)}: send JSON as application/json")
-    encoding = request.headers.get("content-encoding", "identity")
-    if encoding.lower() != "identity":
-        raise UnsupportedMediaError(f"content-encoding {shorten(encoding)}: send the body as it is")
-
-
-def _with_choices(error: InvalidInputError, problem: str, shape: type[BaseModel]) -> InvalidInputError:
-    """Says which fields there are to whoever named one that there is not."""
-    if problem == "extra_forbidden" and error.field and "[" not in error.field:
-        error.message += f"; there are {', '.join(shape.model_fields)}"
-    return error
-
-
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        twice = Counter(name for name, _ in pairs).most_common(1)[0][0]
-        raise MalformedBodyError(f"{shorten(twice)} stands twice in one object")
-    return found
-
-
-def _refuse_constant(name: str) -> NoReturn:
-    raise MalformedBodyError(f"the body is not JSON: {name} is no number there")

@@ -3,40 +3,40 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from model.scorer import ScoreInput
 from service.errors import AugurError
-from service.stores.records import IntArray
+from service.models import Served
+from service.stores.records import IntArray, Records
 
 Scores = npt.NDArray[np.float32]
 
 
-class BatchScorer(Protocol):
-    """What the batcher asks of `model.scorer.Scorer`."""
-
-    @property
-    def max_history(self) -> int:
-        """The most recent behaviours a score can depend on."""
-
-    def score(self, inputs: Sequence[ScoreInput]) -> list[Scores]:
-        """Click probabilities [C] of each input; equal histories are computed once."""
-
-    def count_unknown(self, item_ids: IntArray) -> int:
-        """Candidates the model does not know."""
-
-
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class History:
     """What a user did, oldest first."""
 
     item_ids: IntArray  # [T]
     actions: Sequence[str] | IntArray | None = None  # [T] names, or places in the model's list
+
+
+NOTHING = History(np.zeros(0, dtype=np.int64))
+
+
+def history_of(records: Records, served: Served) -> History:
+    """The part of a stored sequence that a model can use, in its terms."""
+    if not len(records):
+        return NOTHING
+    recent = records[max(0, len(records) - served.scorer.max_history) :]
+    return History(recent["item_id"].astype(np.int64), served.actions.places(recent["action"]))
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,44 +47,86 @@ class Scored:
     history_length: int
     unknown_items: int
     degraded: str | None
-
-
-NOTHING = History(np.zeros(0, dtype=np.int64))
+    queued: float  # seconds until a lane took the job up, without `store`
+    store: float  # seconds that the store took
+    computed: float  # seconds of the batches that the job was part of
 
 
 @dataclass(slots=True, eq=False)
 class Job:
-    """One request on its way through the batcher."""
+    """One request on its way through the batcher. All times are of `time.perf_counter`."""
 
+    served: Served
     user_id: str
     item_ids: IntArray  # [C]
     context: Mapping[str, int]
     history: History | None  # None: the stored one
-    deadline: float  # of the loop's clock
+    deadline: float
     answer: asyncio.Future[Scored]
     degraded: str | None = None
-    queued: bool = True  # weighs in the queue
-    arrived: float = field(default_factory=lambda: asyncio.get_running_loop().time())
-
-    @property
-    def candidates(self) -> int:
-        """What the job weighs in the queue and in a batch."""
-        return len(self.item_ids)
+    arrived: float = field(default_factory=time.perf_counter)
+    store: float = 0.0
+    fetching: bool = False  # waits for its history
+    queued: int = 0  # candidates that wait for a lane; the queue's own
+    taken: float = 0.0  # when a lane took up the first part
+    computed: float = 0.0
+    parts_left: int = 1
+    unknown_items: int = 0
+    scores: Scores | None = None  # [C] of a job in several parts
 
     def fail(self, error: AugurError) -> None:
         """Answers with an error, unless there is an answer or nobody waits for one."""
         if not self.answer.done():
             self.answer.set_exception(error)
 
+    def parts(self, most: int) -> list[Part]:
+        """The job in equal parts of at most so many candidates."""
+        count = max(1, -(-len(self.item_ids) // most))
+        cuts = [len(self.item_ids) * n // count for n in range(count + 1)]
+        self.parts_left = count
+        return [Part(self, *pair) for pair in itertools.pairwise(cuts)]
+
+    def add(self, part: Part, scores: Scores, unknown: int, seconds: float) -> None:
+        """The result of a part; the last one answers."""
+        self.unknown_items += unknown
+        self.computed += seconds
+        self.parts_left -= 1
+        if len(scores) == len(self.item_ids):
+            self.scores = scores
+        else:
+            if self.scores is None:
+                self.scores = np.empty(len(self.item_ids), dtype=np.float32)
+            self.scores[part.first : part.last] = scores
+        if self.parts_left == 0 and not self.answer.done():
+            queued = self.taken - self.arrived - self.store
+            length = min(len(self.history.item_ids), self.served.scorer.max_history) if self.history else 0
+            self.answer.set_result(
+                Scored(self.scores, length, self.unknown_items, self.degraded, queued, self.store, self.computed)
+            )
+
+
+class Part(NamedTuple):
+    """Candidates `first` to `last` of a job: what a batch is made of."""
+
+    job: Job
+    first: int
+    last: int
+
+    @property
+    def candidates(self) -> int:
+        """What it weighs in a batch."""
+        return self.last - self.first
+
     def as_input(self) -> ScoreInput:
         """What the scorer is asked."""
-        history = self.history or NOTHING
+        job = self.job
+        history = job.history or NOTHING
         return ScoreInput(
-            item_ids=self.item_ids,
+            item_ids=job.item_ids[self.first : self.last],
             history=history.item_ids,
             actions=history.actions,
-            context=self.context,
-            user_id=catalogue_user(self.user_id),
+            context=job.context,
+            user_id=catalogue_user(job.user_id),
         )
 
 

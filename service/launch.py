@@ -7,6 +7,7 @@ import json
 import logging
 import shlex
 import socket
+import sys
 
 import torch
 
@@ -24,6 +25,8 @@ from service.stores import StoreError, redact
 log = logging.getLogger("augur")
 
 TRIED_ITEMS = 5
+# How long a thread may keep the interpreter from the others; Python's own 5 ms would be seen in the tail.
+SWITCH_SECONDS = 0.0005
 
 
 def launch(settings: Settings, listener: socket.socket) -> None:
@@ -32,7 +35,8 @@ def launch(settings: Settings, listener: socket.socket) -> None:
     Raises:
         ConfigError: the artifact, the data set or a setting cannot be used.
     """
-    torch.set_num_threads(settings.compute_threads)
+    torch.set_num_threads(settings.threads)
+    sys.setswitchinterval(SWITCH_SECONDS)
     try:
         app = create_app(settings)
         data = open_data(settings.seed) if settings.seed else None
@@ -40,7 +44,7 @@ def launch(settings: Settings, listener: socket.socket) -> None:
         raise ConfigError(str(error)) from error
     with asyncio.Runner(loop_factory=loop_factory()) as runner:
         users = runner.run(_prepare_store(app.state.engine, data))
-        example = try_line(url_of(listener), app.state.engine.scorer, data)
+        example = try_line(url_of(listener), app.state.engine.models.default.scorer, data)
         lines = f"{start_line(app.state.engine, users)}\nserving {url_of(listener)}  (docs: /docs)\ntry: {example}"
         del data
         runner.run(Server(app, settings, lambda: print(lines, flush=True)).serve([listener]))
@@ -48,11 +52,13 @@ def launch(settings: Settings, listener: socket.socket) -> None:
 
 def start_line(engine: Engine, seeded_users: int) -> str:
     """What is served, in one line."""
-    settings, scorer = engine.settings, engine.scorer
+    settings = engine.settings
+    models = ", ".join(f"{each.name} {each.version} ({each.scorer.description})" for each in engine.models)
     seeded = f", {seeded_users} users seeded" if settings.seed else ""
     return (
-        f"augur {product_version()}: model {scorer.name} {scorer.version} ({scorer.description}), "
-        f"store {redact(settings.store)} (window {settings.window}{seeded}), {settings.compute_threads} threads, "
+        f"augur {product_version()}: model {models}, "
+        f"store {redact(settings.store)} (window {settings.window}{seeded}), "
+        f"{settings.compute_lanes} lanes of {settings.threads} threads, "
         f"at most {settings.max_items} candidates a request and {settings.queue_candidates} waiting"
     )
 

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Coroutine
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 from urllib.parse import unquote_to_bytes
 
-import numpy as np
 from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import RedirectResponse
 from pydantic import BaseModel
@@ -15,10 +12,13 @@ from pydantic_core import to_json
 from starlette.convertors import Convertor, register_url_convertor
 
 from service import body, wire
+from service.decode import parse
 from service.engine import Engine
-from service.errors import ClientGoneError, InvalidInputError, StoreUnavailableError, shorten
-from service.jobs import Scored
+from service.errors import InvalidInputError, StoreUnavailableError, shorten
+from service.models import Served
 from service.stores import StoreError
+
+Model = TypeVar("Model", bound=BaseModel)
 
 
 class TextConvertor(Convertor[str]):
@@ -78,26 +78,9 @@ async def score(request: Request) -> Response:
     """One probability for each candidate, from what the user did most recently.
 
     Behaviours come from the store, or from `history` in the request. When the store does not answer, the scores are
-    those of a user without behaviours, and `degraded` says so.
+    those of the user's behaviours as this server last saw them, or of a user without any, and `degraded` says so.
     """
-    engine = _engine(request)
-    asked = await body.read(request, wire.ScoreRequest, engine.settings.max_body_bytes)
-    engine.check(asked)
-    item_ids = np.array(asked.item_ids, dtype=np.int64)
-    timeout_ms = min(asked.timeout_ms or engine.settings.timeout_ms, engine.settings.timeout_cap_ms)
-    scored = await _unless_gone(
-        request, engine.batcher.score(asked.user_id, item_ids, asked.context, engine.history(asked), timeout_ms)
-    )
-    return answer(
-        {
-            "model": engine.scorer.name,
-            "version": engine.scorer.version,
-            **_scores_or_ranking(scored, item_ids, asked.top_k),
-            "history_length": scored.history_length,
-            "unknown_items": scored.unknown_items,
-            "degraded": scored.degraded,
-        }
-    )
+    raise NotImplementedError("the door hands this path to service.scoring")
 
 
 @router.post(
@@ -114,7 +97,7 @@ async def record(request: Request) -> Response:
     After a 503 some users' events may be stored and others not; send all of them again.
     """
     engine = _engine(request)
-    asked = await body.read(request, wire.BehaviorsRequest, engine.settings.max_body_bytes)
+    asked = await _read(request, wire.BehaviorsRequest)
     records = engine.records(asked.events)
     try:
         appended = await engine.store.append(records)
@@ -153,7 +136,7 @@ async def recall(
     names = ("item_id", "timestamp_ms", "action")
     columns = [sequence[name][-(limit or len(sequence)) :].tolist() for name in names]
     events = [
-        {"item_id": item_id, "timestamp_ms": timestamp_ms, "action": engine.actions.name(code)}
+        {"item_id": item_id, "timestamp_ms": timestamp_ms, "action": engine.action_name(code)}
         for item_id, timestamp_ms, code in zip(*columns, strict=True)
     ]
     return answer({"user_id": user_id, "events": events})
@@ -179,18 +162,7 @@ async def forget(request: Request, user_id: str) -> Response:
 @router.get("/v1/models", summary="The models served", tags=["models"], response_model=wire.ModelsAnswer)
 async def models(request: Request) -> Response:
     """Names, versions, and what each model knows: its actions, its context fields, how far back it looks."""
-    scorer = _engine(request).scorer
-    info = wire.ModelInfo(
-        name=scorer.name,
-        version=scorer.version,
-        description=scorer.description,
-        actions=list(scorer.actions),
-        default_action=scorer.default_action,
-        context_fields=list(scorer.context_fields),
-        max_history=scorer.max_history,
-        metrics=dict(scorer.metrics),
-    )
-    return answer({"models": [info]})
+    return answer({"models": [_info(served) for served in _engine(request).models]})
 
 
 @router.get("/livez", summary="The process answers", tags=["probes"], response_model=wire.StatusAnswer)
@@ -227,32 +199,24 @@ def _engine(request: Request) -> Engine:
     return engine
 
 
-def _scores_or_ranking(scored: Scored, item_ids: np.ndarray, top_k: int | None) -> dict[str, Any]:
-    if top_k is None:
-        return {"scores": scored.scores.tolist()}
-    best = np.argsort(-scored.scores, kind="stable")[:top_k]
-    ranked = zip(item_ids[best].tolist(), scored.scores[best].tolist(), strict=True)
-    return {"ranking": [{"item_id": item_id, "score": score} for item_id, score in ranked]}
+async def _read(request: Request, shape: type[Model]) -> Model:
+    """The body of a request as an object of `shape`."""
+    content = await body.receive_json(request.scope, request.receive, _engine(request).settings.max_body_bytes)
+    return parse(content, shape)
 
 
-async def _unless_gone(request: Request, scoring: Coroutine[Any, Any, Scored]) -> Scored:
-    """Awaits scores, and gives them up as soon as the client closes its connection."""
-    work = asyncio.ensure_future(scoring)
-    gone = asyncio.ensure_future(_gone(request))
-    try:
-        await asyncio.wait((work, gone), return_when=asyncio.FIRST_COMPLETED)
-        if work.done():
-            return await work
-        raise ClientGoneError("the client closed the connection before its scores were ready")
-    finally:
-        work.cancel()
-        gone.cancel()
-
-
-async def _gone(request: Request) -> None:
-    """Returns when the client closes its connection; until then there is nothing to receive, the body has been read."""
-    while (await request.receive())["type"] != "http.disconnect":
-        continue
+def _info(served: Served) -> wire.ModelInfo:
+    scorer = served.scorer
+    return wire.ModelInfo(
+        name=served.name,
+        version=served.version,
+        description=scorer.description,
+        actions=list(scorer.actions),
+        default_action=scorer.default_action,
+        context_fields=list(scorer.context_fields),
+        max_history=scorer.max_history,
+        metrics=dict(scorer.metrics),
+    )
 
 
 def _check_user(request: Request, user_id: str) -> None:

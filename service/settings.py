@@ -11,6 +11,7 @@ from typing import Any
 
 PREFIX = "AUGUR_"
 BUNDLED_MODEL = Path(__file__).resolve().parents[1] / "model" / "artifacts" / "kuairand"
+PRECISIONS = ("exact", "fast")
 LOG_LEVELS = ("debug", "info", "warning", "error")
 
 
@@ -30,6 +31,16 @@ class Settings:
     host: str = field(default="127.0.0.1", metadata=rule("address to listen on"))
     port: int = field(default=8000, metadata=rule("port to listen on; 0 takes a free one", low=0, high=65535))
     model: Path = field(default=BUNDLED_MODEL, metadata=rule("folder of the model artifact"))
+    models: str = field(
+        default="", metadata=rule("several models instead, as NAME=FOLDER,NAME=FOLDER; the first is the default")
+    )
+    routes: str = field(
+        default="",
+        metadata=rule("who answers whom, as NAME=WEIGHT,NAME=WEIGHT, sticky by user; NAME=shadow[:PERCENT] unseen"),
+    )
+    precision: str = field(
+        default="exact", metadata=rule("of the kernels: exact, or fast (errors of a score up to about 1e-3)")
+    )
     store: str = field(
         default="memory://", metadata=rule("behaviour store: memory://, redis://HOST:PORT/DB or rediss://...")
     )
@@ -50,7 +61,7 @@ class Settings:
         default=1_048_576, metadata=rule("size of a request's body, at most", low=1024, high=2**30)
     )
     batch_candidates: int = field(
-        default=2048, metadata=rule("candidates computed in one go; a larger request goes alone", low=1)
+        default=2048, metadata=rule("candidates computed in one batch; a larger request is cut", low=1)
     )
     queue_candidates: int = field(
         default=16_384, metadata=rule("candidates that may wait; beyond it requests get 429", low=1)
@@ -60,9 +71,10 @@ class Settings:
     )
     timeout_ms: int = field(default=1000, metadata=rule("deadline of a request that states none", low=1))
     timeout_cap_ms: int = field(default=10_000, metadata=rule("longest deadline a request can ask for", low=1))
-    threads: int = field(
-        default=0, metadata=rule("threads of the scorer's arithmetic; 0: one for each core", low=0, high=1024)
+    lanes: int = field(
+        default=0, metadata=rule("batches computed at a time; 0: one for each core and AUGUR_THREADS", low=0, high=1024)
     )
+    threads: int = field(default=1, metadata=rule("threads that compute one batch", low=1, high=1024))
     store_timeout_ms: int = field(
         default=25, metadata=rule("a read from the store that takes longer is given up", low=1, high=60_000)
     )
@@ -86,6 +98,8 @@ class Settings:
             raise ConfigError("AUGUR_HOST='': an address, as 127.0.0.1, or 0.0.0.0 for all of this machine's")
         if self.log_level not in LOG_LEVELS:
             raise ConfigError(f"AUGUR_LOG_LEVEL={self.log_level!r}: one of {', '.join(LOG_LEVELS)}")
+        if self.precision not in PRECISIONS:
+            raise ConfigError(f"AUGUR_PRECISION={self.precision!r}: one of {', '.join(PRECISIONS)}")
         if self.max_items > self.queue_candidates:
             raise ConfigError(
                 f"AUGUR_QUEUE_CANDIDATES={self.queue_candidates}: at least AUGUR_MAX_ITEMS ({self.max_items}), "
@@ -95,6 +109,8 @@ class Settings:
             raise ConfigError(
                 f"AUGUR_TIMEOUT_MS={self.timeout_ms}: at most AUGUR_TIMEOUT_CAP_MS ({self.timeout_cap_ms})"
             )
+        if self.models and not all(name and str(path) != "." for name, path in self.model_paths):
+            raise ConfigError(f"AUGUR_MODELS={self.models!r}: NAME=FOLDER,NAME=FOLDER")
         if self.seed and ":" not in self.seed:
             raise ConfigError(f"AUGUR_SEED={self.seed!r}: ADAPTER:PATH, as in kuairand:data/kuairand_pure")
 
@@ -114,11 +130,20 @@ class Settings:
         return cls(**values)
 
     @property
-    def compute_threads(self) -> int:
-        """`threads`, or the number of cores this process may use."""
-        if self.threads:
-            return self.threads
-        return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    def model_paths(self) -> list[tuple[str, Path]]:
+        """Names and folders of the models; the name "" is the artifact's own."""
+        if not self.models:
+            return [("", self.model)]
+        pairs = [part.strip().partition("=") for part in self.models.split(",")]
+        return [(name, Path(path)) for name, _, path in pairs]
+
+    @property
+    def compute_lanes(self) -> int:
+        """`lanes`, or so many that all lanes' threads have a core each of those that this process may use."""
+        if self.lanes:
+            return self.lanes
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        return max(1, cores // self.threads)
 
 
 def variable(name: str) -> str:

@@ -15,6 +15,8 @@ from service.stores.records import LATEST_MS, NO_ACTION, action_code
 
 MAX_EVENTS = 1000
 LONGEST_USER_ID = 128
+LONGEST_NAME = 64
+MAX_CONTEXT = 64
 
 
 def _quoted(value: Any) -> Any:
@@ -34,7 +36,7 @@ Int64 = Annotated[int, Field(strict=True, ge=-(2**63), le=2**63 - 1)]
 # The first bad entry of a long list is enough: thousands of findings would hold up everyone else's requests.
 Int64List = Annotated[list[Int64], Field(fail_fast=True)]
 UserId = Annotated[str, BeforeValidator(_quoted), Field(strict=True, min_length=1, max_length=LONGEST_USER_ID)]
-Action = Annotated[str, Field(strict=True, min_length=1, max_length=64), AfterValidator(_codable)]
+Action = Annotated[str, Field(strict=True, min_length=1, max_length=LONGEST_NAME), AfterValidator(_codable)]
 
 
 class Wire(BaseModel):
@@ -54,7 +56,7 @@ class ScoreRequest(Wire):
 
     user_id: UserId = Field(description="whose stored behaviours to use; any text")
     item_ids: Int64List = Field(min_length=1, description="candidates, ids of the catalogue")
-    context: Annotated[dict[str, Int64], Field(max_length=64)] = Field(
+    context: Annotated[dict[str, Int64], Field(max_length=MAX_CONTEXT)] = Field(
         default_factory=dict, description="the model's context fields, see `/v1/models`; one left out counts as unknown"
     )
     history: Int64List | None = Field(
@@ -68,6 +70,9 @@ class ScoreRequest(Wire):
     )
     timeout_ms: Annotated[int, Field(strict=True, ge=1)] | None = Field(
         default=None, description="answer 504 when the scores take longer; bounded by the server's own cap"
+    )
+    model: Annotated[str, Field(strict=True, min_length=1, max_length=LONGEST_NAME)] | None = Field(
+        default=None, description="the model to ask, by name; left out: the user's own, as the routes say"
     )
 
 

@@ -5,16 +5,18 @@ import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import pytest
 from service_parts import FlakyStore, TwinScorer, memory
 
-from model.scorer import ScoreInput, ScoreInputError
+from model.scorer import ScoreInput, ScoreInputError, Scorer
 from service.actions import ActionCodes
 from service.batcher import Batcher
 from service.errors import (
+    ClientGoneError,
     DeadlineExceededError,
     DrainingError,
     InternalError,
@@ -22,18 +24,21 @@ from service.errors import (
     QueueFullError,
 )
 from service.jobs import History, Scored, catalogue_user
+from service.models import Served
 from service.settings import Settings
+from service.stores.guarded import GuardedStore
 from service.stores.records import pack
 
-SETTINGS = Settings(max_items=100, batch_candidates=100, queue_candidates=200)
+SETTINGS = Settings(max_items=100, batch_candidates=100, queue_candidates=200, lanes=1)
+SERVED: WeakKeyDictionary[Batcher, Served] = WeakKeyDictionary()
 
 
 @asynccontextmanager
 async def batching(twin: TwinScorer, store: Any = None, **changes: Any) -> AsyncIterator[Batcher]:
     settings = replace(SETTINGS, **changes)
-    batcher = Batcher(twin, store or memory(), ActionCodes(twin.actions, twin.default_action), settings)
-    await batcher.start()
-    twin.calls.clear()
+    batcher = Batcher(GuardedStore(store or memory(), settings), settings)
+    batcher.start()
+    SERVED[batcher] = Served(twin.name, cast(Scorer, twin))
     try:
         yield batcher
     finally:
@@ -43,7 +48,7 @@ async def batching(twin: TwinScorer, store: Any = None, **changes: Any) -> Async
 
 def ask(batcher: Batcher, user: str = "u", items: Any = (1,), history: Any = (), timeout_ms: int = 5000) -> Any:
     own = None if history is None else History(np.array(history, dtype=np.int64))
-    scoring = batcher.score(user, np.array(items, dtype=np.int64), {}, own, timeout_ms)
+    scoring = batcher.score(SERVED[batcher], user, np.array(items, dtype=np.int64), {}, own, timeout_ms)
     return asyncio.ensure_future(scoring)
 
 
@@ -192,7 +197,8 @@ def test_requests_given_up_during_the_fetch_do_not_stop_it(twin: TwinScorer) -> 
             store.free.set()
             await first
             await ask(batcher, "y", history=None)
-            assert store.reads == [["x"], ["y"]]
+            assert store.reads == [["x"], ["gone"], ["y"]]
+            assert len(twin.calls) == 2
 
     asyncio.run(scenario())
 
@@ -292,12 +298,87 @@ def test_draining_is_bounded(twin: TwinScorer) -> None:
     asyncio.run(scenario())
 
 
-def test_the_scorer_is_warm_before_the_first_request(twin: TwinScorer) -> None:
-    async def scenario() -> list[list[ScoreInput]]:
-        batcher = Batcher(twin, memory(), ActionCodes(twin.actions, None), SETTINGS)
-        await batcher.start()
-        await batcher.close(0)
-        return twin.calls
+def test_a_large_request_is_cut_and_put_together_again(twin: TwinScorer) -> None:
+    async def scenario() -> None:
+        async with batching(twin, max_items=1000, queue_candidates=1000) as batcher:
+            scored = await ask(batcher, "large", range(1, 351), [3])
+            assert [len(one.item_ids) for call in twin.calls for one in call] == [87, 88, 87, 88]
+            alone = twin.expected(ScoreInput(range(1, 351), [3]))
+            np.testing.assert_array_equal(scored.scores, alone)
+            assert batcher.waiting == 0
 
-    (inputs,) = asyncio.run(scenario())
-    assert [len(one.history) for one in inputs] == [0, twin.max_history]
+    asyncio.run(scenario())
+
+
+def test_users_take_turns(twin: TwinScorer) -> None:
+    """One with a long line does not keep the others from the next batch."""
+
+    async def scenario() -> None:
+        async with batching(twin, queue_candidates=1000) as batcher:
+            first = await holding(twin, batcher)
+            waiting = [ask(batcher, "1", range(n, n + 20)) for n in range(10)]
+            waiting += [ask(batcher, user, range(20)) for user in "23"]
+            await asyncio.sleep(0)
+            twin.free.set()
+            await asyncio.gather(first, *waiting)
+            assert [[one.user_id for one in call] for call in twin.calls[1:]] == [[1, 2, 3, 1, 1], [1] * 5, [1] * 2]
+
+    asyncio.run(scenario())
+
+
+def test_the_place_of_a_request_that_left_is_free_at_once(twin: TwinScorer) -> None:
+    async def scenario() -> None:
+        store = FlakyStore(memory())
+        async with batching(twin, store) as batcher:
+            first = await holding(twin, batcher)
+            store.free.clear()
+            waiting = [ask(batcher, "queued", range(60)), ask(batcher, "fetching", range(70), history=None)]
+            await asyncio.sleep(0.01)
+            assert batcher.waiting == 130
+            for each in waiting:
+                each.cancel()
+            await asyncio.gather(*waiting, return_exceptions=True)
+            assert batcher.waiting == 0
+            store.free.set()
+            twin.free.set()
+            await first
+            await ask(batcher, "after")
+            assert batcher.waiting == 0
+            assert batcher.counts["dropped"] == 2
+
+    asyncio.run(scenario())
+
+
+def test_several_lanes_compute_at_once(twin: TwinScorer) -> None:
+    async def scenario() -> None:
+        async with batching(twin, lanes=2) as batcher:
+            twin.free.clear()
+            both = [ask(batcher, user, range(100)) for user in "ab"]
+            while len(twin.calls) < 2:
+                await asyncio.sleep(0.001)
+            twin.free.set()
+            await asyncio.gather(*both)
+
+    asyncio.run(scenario())
+
+
+def test_the_connection_of_a_request_that_waits_is_watched(twin: TwinScorer) -> None:
+    async def scenario() -> None:
+        async with batching(twin) as batcher:
+            first = await holding(twin, batcher)
+            left = asyncio.Event()
+
+            async def gone() -> None:
+                await left.wait()
+
+            scoring = batcher.score(SERVED[batcher], "u", np.arange(9), {}, History(np.arange(0)), 5000, gone)
+            waiting = asyncio.ensure_future(scoring)
+            await asyncio.sleep(0.05)
+            left.set()
+            with pytest.raises(ClientGoneError):
+                await waiting
+            twin.free.set()
+            await first
+            assert (batcher.counts["abandoned"], batcher.counts["candidates"]) == (1, 1)
+
+    asyncio.run(scenario())

@@ -14,7 +14,7 @@ from service_parts import SETTINGS, VALID, FlakyStore, Service, TwinScorer, erro
 
 def test_without_the_store_scores_are_degraded_and_the_rest_says_so(with_service: Any) -> None:
     async def scenario(service: Service) -> None:
-        store: FlakyStore = service.app.state.engine.store
+        store: FlakyStore = service.app.state.engine.store._store
         await post(service, "/v1/behaviors", {"events": [event(101, 1)]})
         healthy = await score(service)
         store.down = True
@@ -59,7 +59,7 @@ def test_redis_that_hangs_or_is_killed_degrades_and_comes_back(with_service: Any
 
 def test_a_value_that_cannot_be_read_degrades_its_user_alone(with_service: Any, redis_server: Any) -> None:
     async def scenario(service: Service) -> None:
-        redis = service.app.state.engine.store._redis
+        redis = service.app.state.engine.store._store._redis
         await redis.set("augur:1:{bad}", b"?")
         assert (await score(service, user_id="bad"))["degraded"] == "store_unavailable"
         assert (await score(service, user_id="good"))["degraded"] is None
@@ -72,7 +72,7 @@ def test_a_value_that_cannot_be_read_degrades_its_user_alone(with_service: Any, 
 
 def test_requests_of_one_user_at_once_share_a_fetch(with_service: Any) -> None:
     async def scenario(service: Service) -> None:
-        store: FlakyStore = service.app.state.engine.store
+        store: FlakyStore = service.app.state.engine.store._store
         store.free.clear()
         first = asyncio.ensure_future(score(service, user_id="9"))
         await asyncio.sleep(0.05)
@@ -123,11 +123,11 @@ def test_a_fault_of_the_server_is_500_logged_and_leaves_it_serving(
         answer = await post(service, "/v1/score", VALID | {"item_ids": [13]})
         assert (answer.status_code, error_of(answer)["code"]) == (500, "internal")
         assert "secret" not in answer.text
-        service.app.state.engine.store.raises = RuntimeError("secret detail")
+        service.app.state.engine.store._store.raises = RuntimeError("secret detail")
         answer = await service.client.get("/v1/users/1/behaviors", headers={"x-request-id": "abc"})
         assert (answer.status_code, error_of(answer)["code"]) == (500, "internal")
         assert "secret" not in answer.text
-        service.app.state.engine.store.raises = None
+        service.app.state.engine.store._store.raises = None
         await score(service, item_ids=[5])
 
     with caplog.at_level(logging.ERROR):

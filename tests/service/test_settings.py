@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from pathlib import Path
 
 import pytest
@@ -53,6 +54,7 @@ def test_the_help_lists_every_setting() -> None:
         assert each.metadata["meaning"] in text
 
 
-def test_threads_are_the_cores_unless_said() -> None:
-    assert Settings(threads=3).compute_threads == 3
-    assert Settings().compute_threads >= 1
+def test_lanes_take_the_cores_unless_said() -> None:
+    assert Settings(lanes=3, threads=2).compute_lanes == 3
+    assert Settings(threads=1024).compute_lanes == 1
+    assert Settings().compute_lanes == len(os.sched_getaffinity(0))
