@@ -9,9 +9,11 @@ import signal
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any, cast
 
 import uvicorn
 from fastapi import FastAPI
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from service.engine import Engine
 from service.settings import ConfigError, Settings
@@ -44,6 +46,46 @@ def bind(settings: Settings) -> socket.socket:
     return bound
 
 
+class JoinedWrites:
+    """A transport that sends what is written within one turn of the event loop at once.
+
+    The head and the body of an answer come apart, and each would be a call of the operating system: a third of what the
+    server costs at a small request.
+    """
+
+    def __init__(self, transport: asyncio.Transport) -> None:
+        self._transport = transport
+        self._loop = asyncio.get_running_loop()
+        self._held: list[bytes] = []
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
+
+    def write(self, data: bytes) -> None:
+        """Held until the turn ends."""
+        if not self._held:
+            self._loop.call_soon(self._flush)
+        self._held.append(data)
+
+    def close(self) -> None:
+        """Sends what is held, and closes."""
+        self._flush()
+        self._transport.close()
+
+    def _flush(self) -> None:
+        held, self._held = self._held, []
+        if held:
+            self._transport.write(b"".join(held))
+
+
+class Protocol(HttpToolsProtocol):
+    """HTTP/1.1 as uvicorn speaks it, in fewer writes."""
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Takes the transport over."""
+        super().connection_made(cast(asyncio.Transport, JoinedWrites(transport)))
+
+
 class Server(uvicorn.Server):
     """Serves until SIGTERM or SIGINT, and then leaves in order.
 
@@ -56,7 +98,7 @@ class Server(uvicorn.Server):
         super().__init__(
             uvicorn.Config(
                 app,
-                http="httptools",
+                http=Protocol,
                 ws="none",
                 lifespan="on",
                 log_config=None,
