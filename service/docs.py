@@ -18,7 +18,7 @@ from service.settings import Settings
 router = APIRouter(include_in_schema=False)
 
 # Bodies that routes read themselves, which the framework therefore does not see.
-BODIES: tuple[type[BaseModel], ...] = (wire.ScoreRequest, wire.BehaviorsRequest)
+BODIES: tuple[type[BaseModel], ...] = (wire.ScoreRequest, wire.BehaviorsRequest, wire.LoadRequest)
 
 PAGE = """<!doctype html>
 <html lang="en">

@@ -91,7 +91,7 @@ class Server(uvicorn.Server):
 
     SIGTERM: readiness fails at once and requests are still taken for `linger_seconds`, in which those who route
     requests here notice; then the listener closes and what is in flight gets `drain_seconds`. SIGINT, from a person at
-    the keyboard, skips the first part. The process ends with status 0 either way.
+    the keyboard, skips the first part. The process ends with status 0 either way. SIGHUP loads every model again.
     """
 
     def __init__(self, app: FastAPI, settings: Settings, announce: Callable[[], None]) -> None:
@@ -132,11 +132,13 @@ class Server(uvicorn.Server):
         loop = asyncio.get_running_loop()
         loop.add_signal_handler(signal.SIGTERM, self._on_term, loop)
         loop.add_signal_handler(signal.SIGINT, self._on_interrupt)
+        loop.add_signal_handler(signal.SIGHUP, self._engine.loader.request_reload)
         try:
             yield
         finally:
             loop.remove_signal_handler(signal.SIGTERM)
             loop.remove_signal_handler(signal.SIGINT)
+            loop.remove_signal_handler(signal.SIGHUP)
 
     def _on_term(self, loop: asyncio.AbstractEventLoop) -> None:
         log.info("SIGTERM: readiness fails from now on, requests are taken for %g s more", self._linger)
