@@ -55,7 +55,7 @@ class _ItemTerm:
     ) -> None:
         self._embeddings, self._weight, self._bias = embeddings, weight, bias
         rows = torch.arange(len(embeddings.item_rows), device=embeddings.item_rows.device)
-        self._table = self._compute(rows) if tabled else None
+        self.table = self._compute(rows) if tabled else None
 
     def _compute(self, rows: Tensor) -> Tensor:
         terms = self._embeddings.items(rows)
@@ -65,7 +65,7 @@ class _ItemTerm:
 
     def __call__(self, rows: Tensor) -> Tensor:
         """`[...]` rows of the catalogue to `[..., width]`."""
-        return self._compute(rows) if self._table is None else F.embedding(rows, self._table)
+        return self._compute(rows) if self.table is None else F.embedding(rows, self.table)
 
 
 class Scorer:
@@ -113,6 +113,12 @@ class Scorer:
     def max_history(self) -> int:
         """How many of the newest behaviours count."""
         return self.schema.max_history
+
+    @property
+    def tensors(self) -> list[Tensor]:
+        """What its memory goes to: weights, and tables over the catalogue."""
+        tables = (term.table for term in (self._items, self._projected, self._candidates))
+        return [*self._model.parameters(), *self._model.buffers(), *(table for table in tables if table is not None)]
 
     @property
     def description(self) -> str:

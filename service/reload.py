@@ -10,6 +10,7 @@ import asyncio
 import logging
 import re
 import time
+import weakref
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -110,7 +111,16 @@ class Loader:
         loaded = await asyncio.get_running_loop().run_in_executor(self._thread, work.run)
         self._check()
         self._models.put(loaded.served)
+        if before is not None and loaded.changed:
+            self._free_later(before.scorer)
         return loaded
+
+    def _free_later(self, scorer: Scorer) -> None:
+        """Gives a scorer's memory back on the loader's thread once its last job has ended.
+
+        The event loop would stand still for it: tens of milliseconds for half a gigabyte.
+        """
+        weakref.finalize(scorer, _on_thread, self._thread, scorer.tensors.clear).atexit = False
 
     def _folder(self, before: Served | None, path: str | None) -> Path:
         """Where to load from: a path is checked when it is first named."""
@@ -226,6 +236,13 @@ class _Load:
         result = work()
         self.seconds[step] = round(time.perf_counter() - begun, 6)
         return result
+
+
+def _on_thread(thread: ThreadPoolExecutor, work: Callable[[], None]) -> None:
+    try:
+        thread.submit(work)
+    except RuntimeError:  # closed: the process ends, and its memory with it
+        log.debug("a model was let go after the end")
 
 
 def _lost(before: Served, after: Served) -> list[str]:
