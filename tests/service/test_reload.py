@@ -37,7 +37,7 @@ def serve(serving: Any, models: Path) -> Any:
     """Runs a scenario against a server of `now`."""
 
     def run(scenario: Any, **changes: Any) -> None:
-        settings = replace(Settings(model=models / "now", lanes=1, drain_seconds=1.0), **changes)
+        settings = replace(Settings(model=models / "now", lanes=1, drain_seconds=1.0, timeout_ms=10_000), **changes)
 
         async def whole() -> None:
             async with serving(settings, store=memory()) as service:
@@ -199,6 +199,14 @@ def test_a_new_name_answers_by_name(serve: Any, models: Path) -> None:
         assert listed["routes"] == {"weights": {"tiny": 1.0}, "shadows": {}}
 
     serve(scenario)
+
+
+def test_a_folder_elsewhere_needs_the_root(serve: Any, models: Path, tmp_path: Path) -> None:
+    async def scenario(service: Service) -> None:
+        versions.near(models / "now", tmp_path / "elsewhere")
+        assert (await load(service, {"path": str(tmp_path / "elsewhere")}))["changed"]
+
+    serve(scenario, model_root=str(tmp_path))
 
 
 @pytest.mark.parametrize(

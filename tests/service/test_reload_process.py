@@ -8,7 +8,6 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import httpx
 import model_versions as versions
@@ -116,15 +115,3 @@ def test_sighup_loads_every_model_again_and_says_what_came_of_it(folder: Path, t
         assert clients.failures == []
         clients._stop.set()
         assert process.end()[0] == 0
-
-
-def test_a_model_on_another_disk_needs_the_root(folder: Path, tmp_path: Path) -> None:
-    elsewhere = tmp_path / "elsewhere"
-    versions.near(folder, elsewhere)
-    asked: Any = {"path": str(elsewhere)}
-    with running(model=str(folder)) as process:
-        answer = httpx.post(f"{process.url}/v1/models/tiny/load", json=asked)
-        assert answer.json()["error"]["field"] == "path"
-    with running(model=str(folder), model_root=str(tmp_path)) as process:
-        answer = httpx.post(f"{process.url}/v1/models/tiny/load", json=asked)
-        assert answer.json()["changed"] is True
