@@ -139,10 +139,16 @@ class Lanes:
         self.behind = PartQueue(self.piece, self.piece)
         self._at_behind = threading.Semaphore(max(1, count - 1))
         self._budget, self._max_wait, self._deliver = budget, max_wait, deliver
+        self._busy: set[int] = set()  # threads at a batch
         self._work: SimpleQueue[bool] = SimpleQueue()  # one for each part that was put; False ends a lane
         self._threads = [
             threading.Thread(target=self._run, name=f"augur-lane-{number}", daemon=True) for number in range(count)
         ]
+
+    @property
+    def idle(self) -> bool:
+        """Nothing waits, and nothing is computed."""
+        return not self._busy and not self.queue.candidates
 
     def start(self) -> None:
         """Starts the threads."""
@@ -181,11 +187,14 @@ class Lanes:
         if self.queue.candidates:  # lingering may have used up the signs of what is left
             self._work.put(True)
         if batch or dropped:
-            self._deliver(_computed(batch, dropped))
+            self._busy.add(threading.get_ident())
+            result = computed(batch, dropped)
+            self._busy.discard(threading.get_ident())
+            self._deliver(result)
         elif self.behind.candidates and self._at_behind.acquire(blocking=False):
             try:
                 batch, dropped = self.behind.take()
-                self._deliver(replace(_computed(batch, dropped), behind=True))
+                self._deliver(replace(computed(batch, dropped), behind=True))
             finally:
                 self._at_behind.release()
         else:
@@ -211,7 +220,8 @@ class Lanes:
                 return
 
 
-def _computed(parts: list[Part], dropped: int) -> Batch:
+def computed(parts: list[Part], dropped: int = 0) -> Batch:
+    """The results of parts, on this thread."""
     begun = time.perf_counter()
     groups: dict[Served, list[Part]] = {}
     for part in parts:

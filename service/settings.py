@@ -71,6 +71,10 @@ class Settings:
     batch_candidates: int = field(
         default=2048, metadata=rule("candidates computed in one batch; a larger request is cut", low=1)
     )
+    inline_candidates: int = field(
+        default=16,
+        metadata=rule("a lone request of so few candidates is computed on the event loop, if no lane is busy", low=0),
+    )
     queue_candidates: int = field(
         default=16_384, metadata=rule("candidates that may wait; beyond it requests get 429", low=1)
     )

@@ -27,7 +27,9 @@ from service.stores import BehaviorStore, StoreError
 from service.stores.memory import MemoryStore
 from service.stores.records import Appended, Records
 
-SETTINGS = Settings(lanes=1, drain_seconds=1.0, max_items=50, max_history=40, max_body_bytes=100_000)
+SETTINGS = Settings(
+    lanes=1, inline_candidates=0, drain_seconds=1.0, max_items=50, max_history=40, max_body_bytes=100_000
+)
 ITEMS = list(range(100, 120))
 
 

@@ -37,7 +37,10 @@ def serve(serving: Any, models: Path) -> Any:
     """Runs a scenario against a server of `now`."""
 
     def run(scenario: Any, **changes: Any) -> None:
-        settings = replace(Settings(model=models / "now", lanes=1, drain_seconds=1.0, timeout_ms=10_000), **changes)
+        settings = replace(
+            Settings(model=models / "now", lanes=1, inline_candidates=0, drain_seconds=1.0, timeout_ms=10_000),
+            **changes,
+        )
 
         async def whole() -> None:
             async with serving(settings, store=memory()) as service:

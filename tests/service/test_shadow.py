@@ -106,7 +106,9 @@ def test_a_new_version_of_a_shadow_is_compared_anew(serving: Any, folders: Path)
 
 def twins(serving: Any, scenario: Any, **changes: Any) -> None:
     """Runs a scenario with a model and its shadow that can be held up."""
-    settings = Settings(max_items=50, queue_candidates=200, drain_seconds=1.0, timeout_ms=10_000, **changes)
+    settings = Settings(
+        max_items=50, queue_candidates=200, inline_candidates=0, drain_seconds=1.0, timeout_ms=10_000, **changes
+    )
 
     async def whole() -> None:
         first, shadow = TwinScorer(), TwinScorer()
