@@ -131,7 +131,7 @@ def load_artifact(folder: str | Path) -> Artifact:
 def _read(file: Path) -> memoryview:
     """A file's bytes, in memory of torch, which unlike that of `bytes` is given back while other threads run."""
     with file.open("rb") as opened:
-        content = memoryview(torch.empty(os.fstat(opened.fileno()).st_size, dtype=torch.uint8).numpy())
+        content = torch.empty(os.fstat(opened.fileno()).st_size, dtype=torch.uint8).numpy().data
         return content[: opened.readinto(content)]
 
 

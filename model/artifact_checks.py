@@ -49,7 +49,7 @@ def digest_of(tensors: Mapping[str, Tensor]) -> str:
     for name in sorted(tensors):
         values = tensors[name].numpy().astype("<i8", copy=False)
         total.update(f"{name} {values.shape}\n".encode())
-        total.update(np.ascontiguousarray(values))
+        total.update(np.ascontiguousarray(values).data)
     return total.hexdigest()
 
 

@@ -222,7 +222,7 @@ def test_a_model_reads_of_a_request_what_it_knows() -> None:
 
 
 def test_a_report_without_requests_has_no_mean() -> None:
+    assert ShadowReport("1").mean_difference is None
     report = ShadowReport("1")
-    assert report.mean_difference is None
     report.add(np.zeros(2, dtype=np.float32), np.array([0.5, 0.25], dtype=np.float32))
     assert (report.mean_difference, report.max_difference, report.sum_difference) == (0.375, 0.5, 0.75)
