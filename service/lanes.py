@@ -191,15 +191,22 @@ class Lanes:
             result = computed(batch, dropped)
             self._busy.discard(threading.get_ident())
             self._deliver(result)
-        elif self.behind.candidates and self._at_behind.acquire(blocking=False):
-            try:
-                batch, dropped = self.behind.take()
-                self._deliver(replace(computed(batch, dropped), behind=True))
-            finally:
-                self._at_behind.release()
-        else:
+        elif self.behind.candidates:
+            self._step_behind()
             return
-        if self.behind.candidates:
+        if self._max_wait and self.behind.candidates:
+            self._work.put(True)
+
+    def _step_behind(self) -> None:
+        """A piece of what nobody waits for, unless all lanes that may are at one."""
+        if not self._at_behind.acquire(blocking=False):
+            return
+        try:
+            batch, dropped = self.behind.take()
+            self._deliver(replace(computed(batch, dropped), behind=True))
+        finally:
+            self._at_behind.release()
+        if self.behind.candidates:  # others may have passed it by meanwhile
             self._work.put(True)
 
     def _linger(self) -> None:

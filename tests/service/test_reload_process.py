@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import model_versions as versions
 import pytest
-from test_process import Process, running
+from test_process import ROOT, Process, running
 
 ITEMS = list(range(100, 120))
 
@@ -115,3 +119,23 @@ def test_sighup_loads_every_model_again_and_says_what_came_of_it(folder: Path, t
         assert clients.failures == []
         clients._stop.set()
         assert process.end()[0] == 0
+
+
+def test_a_terminal_that_closes_ends_the_server_and_a_signal_on_an_open_one_does_not(folder: Path) -> None:
+    ours, theirs = os.openpty()
+    environment = os.environ | {"AUGUR_PORT": "0", "AUGUR_MODEL": str(folder)}
+    # The first process of a session takes the terminal over, and then becomes the server.
+    lead = (
+        "import fcntl, os, sys, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0); os.execv(sys.executable, sys.argv[1:])"
+    )
+    command = [sys.executable, "-c", lead, sys.executable, "-m", "service"]
+    pipes: Any = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    with subprocess.Popen(command, cwd=ROOT, env=environment, start_new_session=True, stdin=theirs, **pipes) as process:
+        os.close(theirs)
+        assert process.stdout is not None
+        assert process.stderr is not None
+        assert [process.stdout.readline() for _ in range(3)][2].startswith("try: ")
+        process.send_signal(signal.SIGHUP)
+        assert "is the version on disk" in process.stderr.readline()
+        os.close(ours)
+        assert process.wait(20) == 0
