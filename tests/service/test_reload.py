@@ -401,23 +401,35 @@ def test_without_a_path_of_its_own_one_must_be_named(with_service: Any, artifact
     with_service(scenario)
 
 
+def waits(thread: int) -> float:
+    """Seconds that a thread could have run and had no core; 0 where the system does not say."""
+    try:
+        return int(Path(f"/proc/self/task/{thread}/schedstat").read_text().split()[1]) / 1e9
+    except OSError:
+        return 0.0
+
+
 def test_the_loop_goes_on_while_a_model_loads(serve: Any, models: Path) -> None:
-    """Lenient, for machines with much else to do; docs/operations.md has figures of a quiet one."""
+    """Lenient in all, for machines with much else to do, and less so in what is not the scheduler's doing."""
 
     async def scenario(service: Service) -> None:
-        gaps = []
+        gaps, ours = [], []
+        loader = service.app.state.engine.loader._thread.submit(threading.get_native_id).result()
+        threads = threading.get_native_id(), loader
         versions.near(models / "now", models / "now")
         work = asyncio.ensure_future(load(service))
-        last = time.perf_counter()
+        last, waited = time.perf_counter(), sum(map(waits, threads))
         while not work.done():
             await asyncio.sleep(0.001)
-            now = time.perf_counter()
+            now, waited_now = time.perf_counter(), sum(map(waits, threads))
             gaps.append(now - last)
-            last = now
+            ours.append(now - last - (waited_now - waited))
+            last, waited = now, waited_now
         assert (await work)["changed"]
         assert len(gaps) > 5
         assert float(np.median(gaps)) < 0.02
         assert max(gaps) < 0.5
+        assert float(np.quantile(ours, 0.99)) < 0.02
 
     serve(scenario)
 
