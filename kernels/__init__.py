@@ -6,17 +6,23 @@ H hidden.
 
 from kernels.backends import describe_backend, resolve_backend
 from kernels.contract import BACKENDS, CELLS, BackendUnavailableError, GruWeights, KernelInputError
-from kernels.ops import attention, evolve, gru
+from kernels.heads import HeadLayer, HeadWeights
+from kernels.ops import Head, attention, evolve, gru, head, prepare_head
 
 __all__ = [
     "BACKENDS",
     "CELLS",
     "BackendUnavailableError",
     "GruWeights",
+    "Head",
+    "HeadLayer",
+    "HeadWeights",
     "KernelInputError",
     "attention",
     "describe_backend",
     "evolve",
     "gru",
+    "head",
+    "prepare_head",
     "resolve_backend",
 ]

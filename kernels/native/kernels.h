@@ -31,6 +31,32 @@ struct Row {
   float* out;       // [H], or [T, H] when every state is asked for
 };
 
+// A layer of a head as head.h reads it, all padded to a multiple of 16 columns with zeros.
+struct HeadLayer {
+  int64_t inputs, outputs, padded;
+  const float* weight;  // [panel of 16 columns][inputs][16]
+  const float *bias, *alpha, *rest, *mean;  // [padded]; rest is 1 - alpha
+  const float* scale;   // [padded] times -log2 e
+};
+
+struct HeadView {
+  int64_t widest;           // of the layers, padded
+  int64_t count;
+  const HeadLayer* layers;
+  const float* output;      // [padded of the last layer]
+  float output_bias;
+  bool dice;                // else PReLU
+};
+
+// C candidates, I items, R requests, E width of an embedding, H hidden, W width of the first layer, which has E + H inputs.
+struct HeadInputs {
+  const float *items, *embeddings;    // [I, W], [I, E]
+  const float *requests, *factors;    // [R, W], [R, E]
+  const float* final;                 // [C, H]
+  const int64_t *item_of, *request_of;  // [C]
+  int64_t item_rows, request_rows, count, crossed;  // I, R, C, E
+};
+
 struct Kernels {
   const char* name;
   int chunk;           // hidden units in a chunk
@@ -51,6 +77,8 @@ struct Kernels {
   size_t (*scratch_floats)(int64_t padded);
   // Multiply-adds done by a call: independent chains of the widest fused multiply-add.
   int64_t (*multiply_add)(int64_t rounds);
+  // Logits of candidates `begin` to `begin + rows`; `scratch` holds rows * (inputs of the first layer + 2 * widest) floats.
+  void (*head)(const HeadInputs& given, const HeadView& view, int64_t begin, int64_t rows, float* scratch, float* out);
 };
 
 constexpr float kLog2E = 1.44269504f;

@@ -3,12 +3,18 @@
 // Shapes and dtypes were checked in Python. Values are checked here, where that costs next to nothing: `gru` and `evolve`
 // return false, having computed nothing, for offsets, user_of or weights that break the contract.
 #include <nanobind/nanobind.h>
+#include <nanobind/stl/pair.h>
 #include <nanobind/stl/string.h>
+#include <nanobind/stl/unique_ptr.h>
 #include <nanobind/stl/vector.h>
 
 #include <algorithm>
+#include <memory>
+#include <utility>
+#include <vector>
 
 #include "dispatch.h"
+#include "head_weights.h"
 
 namespace nb = nanobind;
 using namespace nb::literals;
@@ -84,6 +90,27 @@ NB_MODULE(_native, module) {
         augur::attention(input<float>(states), hidden, {input<int64_t>(offsets), users},
                          {input<float>(queries), input<int64_t>(user_of), candidates}, threads, longest,
                          reinterpret_cast<float*>(out));
+      },
+      nb::call_guard<nb::gil_scoped_release>());
+  nb::class_<augur::PackedHead>(module, "Head");
+  module.def("pack_head", [](const std::vector<std::vector<Address>>& parts,
+                             const std::vector<std::pair<int64_t, int64_t>>& sizes, Address output, float output_bias, bool dice) {
+    std::vector<augur::PlainHeadLayer> layers;
+    for (size_t n = 0; n < parts.size(); ++n) {
+      const auto part = [&](size_t which) { return input<float>(parts[n].at(which)); };
+      layers.push_back({part(0), part(1), part(2), part(3), part(4), sizes.at(n).first, sizes.at(n).second});
+    }
+    return std::make_unique<augur::PackedHead>(layers, input<float>(output), output_bias, dice);
+  });
+  module.def(
+      "head",
+      [](const augur::PackedHead& weights, Address items, Address embeddings, int64_t item_rows, Address item_of,
+         Address requests, Address factors, int64_t request_rows, Address request_of, Address final, int64_t count, int64_t crossed,
+         int threads, Address out) {
+        const augur::HeadInputs given{input<float>(items), input<float>(embeddings), input<float>(requests),
+                                      input<float>(factors), input<float>(final), input<int64_t>(item_of),
+                                      input<int64_t>(request_of), item_rows, request_rows, count, crossed};
+        return augur::head(weights, given, threads, reinterpret_cast<float*>(out));
       },
       nb::call_guard<nb::gil_scoped_release>());
 }

@@ -1,0 +1,228 @@
+"""Requests as the kernels take them: different histories end to end, candidates end to end, pointers between.
+
+U different histories, N behaviours of them, R requests, C candidates of all requests, K context fields and the user.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import accumulate
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from model.data.dataset import IntArray
+from model.features import FeatureSchema, Vocabulary
+
+MOST_IN_DICT = 1 << 16  # ids of a field whose rows a dictionary tells; larger vocabularies are searched
+
+Ids = Sequence[int] | IntArray
+Actions = Sequence[str] | npt.NDArray[np.integer[Any]]
+
+_INT64 = np.iinfo(np.int64)
+
+
+class ScoreInputError(ValueError):
+    """An input that cannot be scored; `field` names which part of it."""
+
+    def __init__(self, field: str, message: str) -> None:
+        super().__init__(f"{field}: {message}")
+        self.field, self.message = field, message
+
+
+@dataclass(frozen=True, slots=True)
+class ScoreInput:
+    """One user's request: candidates, and what is known of the user.
+
+    Inputs of one call whose histories and actions are the same share their work. `history_key` says so without a
+    comparison: of all inputs with an equal key, the first one's history and actions count.
+    """
+
+    item_ids: Ids  # [C] ids of the catalogue
+    history: Ids = ()  # [T] oldest first; the newest `max_history` count
+    actions: Actions | None = None  # [T] names, or places in `Scorer.actions`
+    context: Mapping[str, int] = field(default_factory=dict)
+    user_id: int | None = None
+    history_key: Hashable | None = None
+
+
+class Ragged(NamedTuple):
+    """What is asked of the kernels at once. Rows are those of tables, 0 what is unknown."""
+
+    ends: list[int]  # [R + 1] where the candidates of each request begin and end
+    candidate_rows: IntArray  # [C] of the catalogue, on the host
+    candidates: Tensor  # [C] the same on the device
+    behaviors: Tensor  # [N] rows of the catalogue
+    actions: Tensor  # [N] rows of actions; empty for a model without actions
+    offsets: Tensor  # [U + 1]
+    history_of: Tensor  # [C]
+    request_of: Tensor  # [C]
+    history_of_request: Tensor | None  # [R]; None where each request has its own
+    side: Tensor  # [R, K] of each field in its own vocabulary: context fields, then the user where it is a feature
+
+
+class Requests:
+    """Makes batches for a model's features. Refuses, naming the field, what cannot be scored."""
+
+    def __init__(self, schema: FeatureSchema, device: torch.device) -> None:
+        self._schema, self._device = schema, device
+        self._context = [_FieldRows(f"context.{name}", schema.vocabularies[name]) for name in schema.context_fields]
+        self._user = _FieldRows("user_id", schema.vocabularies["user_id"]) if schema.uses_user_id else None
+        self._known = frozenset(schema.context_fields)
+
+    def ragged(self, inputs: Sequence[ScoreInput]) -> Ragged:
+        """One batch of at least one input. Raises ScoreInputError."""
+        ids = [as_ids("item_ids", one.item_ids) for one in inputs]
+        ends = [0, *accumulate(map(len, ids))]
+        histories = _Histories(self._schema)
+        history_of = [histories.number(one) for one in inputs]
+        side = np.array([self._side(one) for one in inputs], dtype=np.int64).reshape(len(inputs), -1)
+        catalogue = self._schema.catalogue
+        candidate_rows = catalogue.rows(_joined(ids))
+        counts = [len(each) for each in ids]
+        request_of = np.repeat(np.arange(len(inputs)), counts) if len(inputs) > 1 else np.zeros(counts[0], np.int64)
+        parts = [
+            candidate_rows,
+            catalogue.rows(_joined(histories.items)),
+            _joined(histories.actions),
+            np.array([0, *accumulate(map(len, histories.items))], dtype=np.int64),
+            request_of,
+            side,
+        ]
+        if len(histories.items) == len(inputs):  # numbered in order, so each is its request's
+            candidates, behaviors, actions, offsets, of_request, of_side = self._tensors(parts)
+            history, history_of_request = of_request, None
+        else:
+            mapping = np.array(history_of, dtype=np.int64)
+            parts += [mapping[request_of], mapping]
+            candidates, behaviors, actions, offsets, of_request, of_side, history, history_of_request = self._tensors(
+                parts
+            )
+        return Ragged(
+            ends,
+            candidate_rows,
+            candidates,
+            behaviors,
+            actions,
+            offsets,
+            history,
+            of_request,
+            history_of_request,
+            of_side,
+        )
+
+    def _tensors(self, parts: Sequence[IntArray]) -> list[Tensor]:
+        """On the device; on the CPU the same memory, else all in one transfer."""
+        if self._device.type == "cpu":
+            return [torch.from_numpy(part) for part in parts]
+        sent = torch.from_numpy(np.concatenate([part.ravel() for part in parts])).to(self._device)
+        pieces = sent.split([part.size for part in parts])
+        return [piece.view(part.shape) for piece, part in zip(pieces, parts, strict=True)]
+
+    def _side(self, one: ScoreInput) -> list[int]:
+        """Rows of the context fields and of the user."""
+        stated = one.context
+        if not stated.keys() <= self._known:
+            unknown = min(set(stated) - self._known)
+            have = ", ".join(self._schema.context_fields) or "none"
+            raise ScoreInputError(f"context.{unknown}", f"no context field of this model; it has {have}")
+        rows = [
+            rows(stated[name]) if name in stated else 0
+            for name, rows in zip(self._schema.context_fields, self._context, strict=True)
+        ]
+        if self._user is not None:
+            rows.append(0 if one.user_id is None else self._user(one.user_id))
+        return rows
+
+
+class _FieldRows:
+    """The row of one value of a field."""
+
+    def __init__(self, name: str, vocabulary: Vocabulary) -> None:
+        self._name, self._vocabulary = name, vocabulary
+        self._row_of: dict[int, int] | None = None
+        if len(vocabulary) <= MOST_IN_DICT:
+            self._row_of = {known: number for number, known in enumerate(vocabulary.ids.tolist(), 1)}
+
+    def __call__(self, value: int) -> int:
+        if self._row_of is not None and type(value) is int and _INT64.min <= value <= _INT64.max:
+            return self._row_of.get(value, 0)
+        return int(self._vocabulary.rows(as_ids(self._name, [value]))[0])
+
+
+class _Histories:
+    """The different histories among requests, numbered as they come."""
+
+    def __init__(self, schema: FeatureSchema) -> None:
+        self._schema = schema
+        self._number_of: dict[tuple[bytes, bytes], int] = {}
+        self._number_of_key: dict[Hashable, int] = {}
+        self.items: list[IntArray] = []  # each [T], ids
+        self.actions: list[IntArray] = []  # each [T], rows; empty for a model without actions
+
+    def number(self, one: ScoreInput) -> int:
+        """Of an input's history, which is kept if it is a new one."""
+        known = self._number_of_key.get(one.history_key) if one.history_key is not None else None
+        if known is not None:
+            return known
+        items, actions = _history(self._schema, one)
+        number = self._number_of.setdefault((items.tobytes(), actions.tobytes()), len(self.items))
+        if number == len(self.items):
+            self.items.append(items)
+            self.actions.append(actions)
+        if one.history_key is not None:
+            self._number_of_key[one.history_key] = number
+        return number
+
+
+def as_ids(name: str, values: Ids) -> IntArray:
+    """Ids as an array. Raises ScoreInputError, naming the field, for what is no list of int64."""
+    try:
+        ids = np.asarray(values)
+    except (ValueError, OverflowError):
+        raise ScoreInputError(name, "must be a list of int64 ids") from None
+    if ids.ndim != 1 or (ids.size and (ids.dtype.kind not in "iu" or ids.dtype == np.uint64)):
+        raise ScoreInputError(name, "must be a list of int64 ids")
+    return ids.astype(np.int64, copy=False)
+
+
+def _joined(arrays: list[IntArray]) -> IntArray:
+    return arrays[0] if len(arrays) == 1 else np.concatenate(arrays)
+
+
+_NO_ACTIONS = np.zeros(0, dtype=np.int64)
+
+
+def _history(schema: FeatureSchema, one: ScoreInput) -> tuple[IntArray, IntArray]:
+    """Ids of the newest behaviours, and rows of their actions."""
+    history = as_ids("history", one.history)
+    if one.actions is not None and len(one.actions) != len(history):
+        raise ScoreInputError("actions", f"{len(one.actions)} for a history of {len(history)}: one each")
+    first = max(len(history) - schema.max_history, 0)
+    items = history[first:]
+    if not schema.actions:
+        return items, _NO_ACTIONS
+    if one.actions is None:
+        row = schema.actions.index(schema.default_action or "") + 1
+        return items, np.full(len(items), row, dtype=np.int64)
+    return items, _action_rows(schema, one.actions[first:])
+
+
+def _action_rows(schema: FeatureSchema, actions: Actions) -> IntArray:
+    """Rows of actions that are given as places, or by name."""
+    try:
+        whole = np.asarray(actions).dtype.kind in "iu"
+        places = as_ids("actions", actions) if whole else schema.action_places(actions)  # type: ignore[arg-type]
+    except KeyError as error:
+        raise ScoreInputError("actions", f"{error} is none of {', '.join(schema.actions)}") from None
+    except (TypeError, ValueError):
+        raise ScoreInputError("actions", "must be a list of names, or of places") from None
+    rows = schema.action_rows(places)
+    # Read without a sign, what is negative is larger than any row: one pass sees both ends.
+    if rows.size and np.maximum.reduce(rows.view(np.uint64)) > len(schema.actions):
+        raise ScoreInputError("actions", f"must be places from -1 (unknown) to {len(schema.actions) - 1}")
+    return rows
