@@ -85,7 +85,7 @@ def check_tensors(names: tuple[str, ...], *tensors: Tensor, weights: GruWeights 
 
 
 def check_like(name: str, tensor: Tensor, shape: tuple[int | None, ...], like: Tensor) -> None:
-    """Raise KernelInputError unless it has `shape` (None: any size) and, as all have, the dtype and device of `like`."""
+    """Raise KernelInputError unless it has `shape` (None: any) and, as all have, the dtype and device of `like`."""
     got = tensor.shape
     if got != shape and (
         len(got) != len(shape) or any(due not in (None, size) for size, due in zip(got, shape, strict=True))

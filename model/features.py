@@ -23,7 +23,7 @@ class Vocabulary:
     """Known ids, ascending. The n-th has row n + 1; row 0 is shared by all that are not known."""
 
     ids: IntArray  # [V]
-    # Where ids are dense: the row of every number from the first id to one past the last, which is nobody's. [range + 1]
+    # Where ids are dense: the row of every number from the first id on, and of one past the last, which is nobody's.
     _row_of: IntArray | None = field(init=False, repr=False, compare=False, default=None)
 
     def __post_init__(self) -> None:

@@ -15,6 +15,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from kernels import Batch
 from model.data.dataset import IntArray
 from model.features import FeatureSchema, Vocabulary
 
@@ -50,83 +51,73 @@ class ScoreInput:
     history_key: Hashable | None = None
 
 
+class Rows(NamedTuple):
+    """`kernels.Batch` as tensors; rows of side features are those of each field."""
+
+    behaviors: Tensor  # [N]
+    actions: Tensor  # [N]
+    offsets: Tensor  # [U + 1]
+    candidates: Tensor  # [C]
+    history_of: Tensor  # [C]
+    request_of: Tensor  # [C]
+    history_of_request: Tensor  # [R]
+    side: Tensor  # [R, K]
+
+
 class Ragged(NamedTuple):
     """What is asked of the kernels at once. Rows are those of tables, 0 what is unknown."""
 
     ends: list[int]  # [R + 1] where the candidates of each request begin and end
-    candidate_rows: IntArray  # [C] of the catalogue, on the host
-    candidates: Tensor  # [C] the same on the device
-    behaviors: Tensor  # [N] rows of the catalogue
-    actions: Tensor  # [N] rows of actions; empty for a model without actions
-    offsets: Tensor  # [U + 1]
-    history_of: Tensor  # [C]
-    request_of: Tensor  # [C]
-    history_of_request: Tensor | None  # [R]; None where each request has its own
-    side: Tensor  # [R, K] of each field in its own vocabulary: context fields, then the user where it is a feature
+    rows: Batch
+
+    def on(self, device: torch.device) -> Rows:
+        """`rows` as tensors of a device; on the CPU they share memory, elsewhere all go in one transfer."""
+        if device.type == "cpu":
+            return Rows(*map(torch.from_numpy, self.rows))
+        sent = torch.from_numpy(np.concatenate([part.ravel() for part in self.rows])).to(device)
+        pieces = torch.split(sent, [part.size for part in self.rows])
+        return Rows(*(piece.view(part.shape) for piece, part in zip(pieces, self.rows, strict=True)))
 
 
 class Requests:
     """Makes batches for a model's features. Refuses, naming the field, what cannot be scored."""
 
-    def __init__(self, schema: FeatureSchema, device: torch.device) -> None:
-        self._schema, self._device = schema, device
-        self._context = [_FieldRows(f"context.{name}", schema.vocabularies[name]) for name in schema.context_fields]
+    def __init__(self, schema: FeatureSchema) -> None:
+        self._schema = schema
+        names = schema.context_fields
+        self._context = [_FieldRows(f"context.{name}", schema.vocabularies[name]) for name in names]
         self._user = _FieldRows("user_id", schema.vocabularies["user_id"]) if schema.uses_user_id else None
-        self._known = frozenset(schema.context_fields)
+        self._known = frozenset(names)
 
     def ragged(self, inputs: Sequence[ScoreInput]) -> Ragged:
         """One batch of at least one input. Raises ScoreInputError."""
         ids = [as_ids("item_ids", one.item_ids) for one in inputs]
-        ends = [0, *accumulate(map(len, ids))]
-        histories = _Histories(self._schema)
-        history_of = [histories.number(one) for one in inputs]
-        side = np.array([self._side(one) for one in inputs], dtype=np.int64).reshape(len(inputs), -1)
-        catalogue = self._schema.catalogue
-        candidate_rows = catalogue.rows(_joined(ids))
         counts = [len(each) for each in ids]
-        request_of = np.repeat(np.arange(len(inputs)), counts) if len(inputs) > 1 else np.zeros(counts[0], np.int64)
-        parts = [
-            candidate_rows,
+        histories = _Histories(self._schema)
+        history_of_request = np.array([histories.number(one) for one in inputs], dtype=np.int64)
+        side = np.array([self._side(one) for one in inputs], dtype=np.int64).reshape(len(inputs), -1)
+        if len(inputs) == 1:
+            request_of = history_of = np.zeros(counts[0], dtype=np.int64)
+        else:
+            request_of = np.repeat(np.arange(len(inputs)), counts)
+            history_of = history_of_request[request_of]
+        catalogue = self._schema.catalogue
+        rows = Batch(
             catalogue.rows(_joined(histories.items)),
             _joined(histories.actions),
             np.array([0, *accumulate(map(len, histories.items))], dtype=np.int64),
+            catalogue.rows(_joined(ids)),
+            history_of,
             request_of,
-            side,
-        ]
-        if len(histories.items) == len(inputs):  # numbered in order, so each is its request's
-            candidates, behaviors, actions, offsets, of_request, of_side = self._tensors(parts)
-            history, history_of_request = of_request, None
-        else:
-            mapping = np.array(history_of, dtype=np.int64)
-            parts += [mapping[request_of], mapping]
-            candidates, behaviors, actions, offsets, of_request, of_side, history, history_of_request = self._tensors(
-                parts
-            )
-        return Ragged(
-            ends,
-            candidate_rows,
-            candidates,
-            behaviors,
-            actions,
-            offsets,
-            history,
-            of_request,
             history_of_request,
-            of_side,
+            side,
         )
-
-    def _tensors(self, parts: Sequence[IntArray]) -> list[Tensor]:
-        """On the device; on the CPU the same memory, else all in one transfer."""
-        if self._device.type == "cpu":
-            return [torch.from_numpy(part) for part in parts]
-        sent = torch.from_numpy(np.concatenate([part.ravel() for part in parts])).to(self._device)
-        pieces = sent.split([part.size for part in parts])
-        return [piece.view(part.shape) for piece, part in zip(pieces, parts, strict=True)]
+        return Ragged([0, *accumulate(counts)], rows)
 
     def _side(self, one: ScoreInput) -> list[int]:
         """Rows of the context fields and of the user."""
         stated = one.context
-        if not stated.keys() <= self._known:
+        if not self._known.issuperset(stated):
             unknown = min(set(stated) - self._known)
             have = ", ".join(self._schema.context_fields) or "none"
             raise ScoreInputError(f"context.{unknown}", f"no context field of this model; it has {have}")

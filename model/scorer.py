@@ -19,9 +19,10 @@ from torch import Tensor
 
 import kernels
 from model.artifact import Artifact, load_artifact
+from model.data.dataset import IntArray
 from model.dien import Dien, Embeddings
 from model.layers import Dice, Mlp
-from model.ragged import Ids, Ragged, Requests, ScoreInput, ScoreInputError, as_ids
+from model.ragged import Ids, Ragged, Requests, Rows, ScoreInput, ScoreInputError, as_ids
 
 __all__ = ["Ids", "ScoreInput", "ScoreInputError", "Scorer", "load_scorer"]
 
@@ -53,34 +54,32 @@ class _ItemTerm:
 
 
 class _SideTerm:
-    """What the first layer makes of context and user: a sum of rows of one table, or computed where it would not fit."""
+    """What the first layer makes of context and user: rows of one table, or computed where that would not fit."""
 
     def __init__(self, embeddings: Embeddings, weight: Tensor, budget: int) -> None:
-        names = [*embeddings.context_fields, *(["user_id"] if "user_id" in embeddings.tables else [])]
+        self._embeddings, self._weight = embeddings, weight
+        self._with_user = "user_id" in embeddings.tables
+        names = [*embeddings.context_fields, *(["user_id"] if self._with_user else [])]
+        parts = list(torch.split(weight, embeddings.width)) if names else []
+        parts = parts[1:] + parts[:1] if self._with_user else parts  # the network has the user first
         tables: list[Tensor] = [embeddings.tables[name].weight for name in names]  # type: ignore[misc]
-        # The network has the user before the context.
-        parts = list(weight.split(embeddings.width)) if names else []
-        self._parts = parts[1:] + parts[:1] if "user_id" in embeddings.tables else parts
-        self._tables, self._none = tables, weight.new_zeros(1, weight.shape[1])
-        sizes = torch.tensor([len(table) for table in tables], dtype=torch.int64)
-        self._table: Tensor | None = None
-        if names and 4 * int(sizes.sum()) * weight.shape[1] <= budget:
-            self._table = torch.cat([table @ part for table, part in zip(tables, self._parts, strict=True)])
-            self._first_rows = (sizes.cumsum(0) - sizes).to(weight.device)
+        sizes = np.array([len(table) for table in tables], dtype=np.int64)
+        self._first_rows = np.cumsum(sizes) - sizes
+        self._table = weight.new_zeros(0, weight.shape[1])
+        self.tabled = 4 * int(sizes.sum()) * weight.shape[1] <= budget
+        if names and self.tabled:
+            self._table = torch.cat([table @ part for table, part in zip(tables, parts, strict=True)])
 
-    def __call__(self, rows: Tensor) -> Tensor:
-        """`[R, K]` rows of each field to `[R, W]`."""
-        if self._table is not None:
-            return torch.embedding_bag(self._table, *_bags(rows + self._first_rows))[0]
-        if not self._tables:
-            return self._none.expand(len(rows), -1)
-        fields = zip(self._tables, self._parts, rows.unbind(1), strict=True)
-        return torch.stack([F.embedding(own, table) @ part for table, part, own in fields]).sum(0)
+    def rows(self, side: IntArray) -> tuple[Tensor, IntArray]:
+        """A table `[S, W]`, and the rows of it to add up, from each field's own `[R, K]`."""
+        if self.tabled:
+            return self._table, side + self._first_rows
+        return self(torch.from_numpy(side)), np.arange(len(side)).reshape(-1, 1)
 
-
-def _bags(rows: Tensor) -> tuple[Tensor, Tensor]:
-    """`[R, K]` as `torch.embedding_bag` takes it: all end to end, and where each begins."""
-    return rows.view(-1), torch.arange(0, rows.numel(), rows.shape[1], device=rows.device)
+    def __call__(self, side: Tensor) -> Tensor:
+        """The sums themselves, `[R, W]`."""
+        context, user = (side[:, :-1], side[:, -1]) if self._with_user else (side, side)
+        return self._embeddings.side(user, context) @ self._weight
 
 
 class Scorer:
@@ -105,7 +104,7 @@ class Scorer:
         self.name, self.version = artifact.name, artifact.version
         self.training, self.metrics = artifact.training, artifact.metrics
         self.config, self.schema = artifact.config, artifact.schema
-        self._requests = Requests(self.schema, self.device)
+        self._requests = Requests(self.schema)
         with torch.inference_mode():
             self._split(artifact.model().to(self.device), table_budget)
         self.score([ScoreInput(item_ids=())])  # the kernels refuse here what they cannot do, not at the first request
@@ -158,9 +157,16 @@ class Scorer:
         self._side = _SideTerm(embeddings, of_side, table_budget - item_bytes * tabled)
         self._action_table: Tensor | None = embeddings.tables["action"].weight if action else None  # type: ignore[assignment]
         self._projected_actions = None if self._action_table is None else self._action_table @ of_action
-        self._head = kernels.prepare_head(
-            _head_weights(model.head, torch.cat([of_crossed, of_final])), backend=self.backend
-        )
+        head = _head_weights(model.head, torch.cat([of_crossed, of_final]))
+        self._head = kernels.prepare_head(head, backend=self.backend)
+        self._fused = self._fuse(head) if self.backend == "native" and tabled else None
+
+    def _fuse(self, head: kernels.HeadWeights) -> kernels.Fused:
+        """On a CPU with all tables in memory the whole network is one call."""
+        terms = [term.table for term in (self._projected, self._queries, self._targets, self._items)]
+        tables = kernels.Tables(*terms, self._projected_actions, self._action_table, self._of_pooled)  # type: ignore[arg-type]
+        options = {"cell": self.config.cell, "precision": self.precision}
+        return kernels.Fused(tables, self._extractor, self._evolution, head, **options)
 
     def count_unknown(self, item_ids: Ids) -> int:
         """How many of these items are not in the catalogue and score through the shared row."""
@@ -178,34 +184,40 @@ class Scorer:
         if not inputs:
             return []
         batch = self._requests.ragged(inputs)
-        with torch.inference_mode():
-            probabilities = torch.sigmoid(self._logits(batch)).cpu().numpy()
-        return [
-            (probabilities[begin:end], _unknown(batch.candidate_rows[begin:end])) for begin, end in pairwise(batch.ends)
-        ]
+        probabilities = self._probabilities(batch)
+        candidates = batch.rows.candidates
+        return [(probabilities[begin:end], _unknown(candidates[begin:end])) for begin, end in pairwise(batch.ends)]
 
     def attention(self, one: ScoreInput) -> Scores:
         """Attention of each candidate over the history that counts (DIEN eq. 9): `[C, T]`, rows sum to 1."""
-        batch = self._requests.ragged([one])
+        rows = self._requests.ragged([one]).on(self.device)
         with torch.inference_mode():
             weights = kernels.attention(
-                self._states(batch),
-                batch.offsets,
-                self._queries(batch.candidates),
-                batch.history_of,
+                self._states(rows),
+                rows.offsets,
+                self._queries(rows.candidates),
+                rows.history_of,
                 backend=self.backend,
                 threads=self.threads,
             )
         return weights.cpu().numpy()
 
-    def _states(self, batch: Ragged) -> Tensor:
+    def _probabilities(self, batch: Ragged) -> Scores:
+        """Click probabilities `[C]`: in one call where it can be, else by one operation after the other."""
+        with torch.inference_mode():
+            if self._fused is None:
+                return torch.sigmoid(self._logits(batch.on(self.device))).cpu().numpy()
+            table, side = self._side.rows(batch.rows.side)
+            return self._fused(batch.rows._replace(side=side), table, threads=self.threads)
+
+    def _states(self, rows: Rows) -> Tensor:
         """Interest states `[N, H]`."""
-        projected = self._projected(batch.behaviors)
+        projected = self._projected(rows.behaviors)
         if self._projected_actions is not None:
-            projected += F.embedding(batch.actions, self._projected_actions)
+            projected += F.embedding(rows.actions, self._projected_actions)
         return kernels.gru(
             projected,
-            batch.offsets,
+            rows.offsets,
             self._extractor,
             projected=True,
             backend=self.backend,
@@ -213,38 +225,36 @@ class Scorer:
             threads=self.threads,
         )
 
-    def _logits(self, batch: Ragged) -> Tensor:
+    def _logits(self, rows: Rows) -> Tensor:
         """Logits `[C]`."""
         final = kernels.evolve(
-            self._states(batch),
-            batch.offsets,
-            self._queries(batch.candidates),
-            batch.history_of,
+            self._states(rows),
+            rows.offsets,
+            self._queries(rows.candidates),
+            rows.history_of,
             self._evolution,
             cell=self.config.cell,
             backend=self.backend,
             precision=self.precision,
             threads=self.threads,
         )
-        pooled = self._pooled(batch)
-        if batch.history_of_request is not None:
-            pooled = pooled[batch.history_of_request]
-        requests = torch.addmm(self._side(batch.side), pooled, self._of_pooled)
+        pooled = self._pooled(rows)[rows.history_of_request]
+        requests = torch.addmm(self._side(rows.side), pooled, self._of_pooled)
         factors = pooled[:, : self._items.width]
-        targets, items, item_of = self._targets.table, self._items.table, batch.candidates
+        targets, items, item_of = self._targets.table, self._items.table, rows.candidates
         if targets is None or items is None:
             targets, items = self._targets(item_of), self._items(item_of)
             item_of = torch.arange(len(item_of), device=self.device)
         return kernels.head(
-            targets, items, item_of, requests, factors, batch.request_of, final, self._head, threads=self.threads
+            targets, items, item_of, requests, factors, rows.request_of, final, self._head, threads=self.threads
         )
 
-    def _pooled(self, batch: Ragged) -> Tensor:
-        """Mean of each history's behaviours `[U, E + A]`; zero for an empty one."""
-        behaviors = self._items(batch.behaviors)
+    def _pooled(self, rows: Rows) -> Tensor:
+        """Mean of each history's behaviours `[U, E + D]`; zero for an empty one."""
+        behaviors = self._items(rows.behaviors)
         if self._action_table is not None:
-            behaviors = torch.cat([behaviors, F.embedding(batch.actions, self._action_table)], dim=1)
-        lengths = batch.offsets.diff()
+            behaviors = torch.cat([behaviors, F.embedding(rows.actions, self._action_table)], dim=1)
+        lengths = rows.offsets.diff()
         owner = torch.repeat_interleave(torch.arange(len(lengths), device=self.device), lengths)
         total = behaviors.new_zeros(len(lengths), behaviors.shape[1]).index_add_(0, owner, behaviors)
         return total / lengths.clamp(min=1).unsqueeze(1)
@@ -267,7 +277,7 @@ def _head_weights(head: Mlp, multiplied: Tensor) -> kernels.HeadWeights:
     )
 
 
-def _unknown(rows: npt.NDArray[np.int64]) -> int:
+def _unknown(rows: IntArray) -> int:
     return len(rows) - int(np.count_nonzero(rows))
 
 

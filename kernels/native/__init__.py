@@ -13,6 +13,7 @@ from typing import Any, NoReturn
 from torch import Tensor
 
 from kernels.contract import CELLS, GruWeights, KernelInputError, check_values
+from kernels.fused import Tables
 from kernels.heads import HeadInputs, HeadWeights, check_head_values
 
 try:
@@ -149,7 +150,11 @@ def attention(states: Tensor, offsets: Tensor, queries: Tensor, user_of: Tensor,
 def pack_head(weights: HeadWeights) -> Any:
     """The extension's own copy of the weights."""
     kept: list[Tensor] = []
-    return _native.pack_head(
+    return _native.pack_head(*_head_arguments(weights, kept))
+
+
+def _head_arguments(weights: HeadWeights, kept: list[Tensor]) -> tuple[Any, ...]:
+    return (
         [[_address(part, kept) for part in layer] for layer in weights.layers],
         [tuple(layer.weight.shape) for layer in weights.layers],
         _address(weights.output, kept),
@@ -184,3 +189,30 @@ def head(given: HeadInputs, weights: HeadWeights, packed: Any, threads: int) -> 
         check_head_values(given)
         raise KernelInputError("item_of or request_of: changed by another thread within the call")
     return out
+
+
+def fuse(
+    tables: Tables, extractor: GruWeights, evolution: GruWeights, head: HeadWeights, cell: str, precision: str
+) -> tuple[Any, list[Tensor]]:
+    """What `kernels.fused.Fused` calls, and the tensors that have to outlive it."""
+    kept: list[Tensor] = []
+    actions, embeddings = tables.projected_actions, tables.action_embeddings
+    sizes = [
+        tables.projected.shape[0],
+        0 if actions is None else actions.shape[0],
+        evolution.hidden,
+        tables.embeddings.shape[1],
+        0 if embeddings is None else embeddings.shape[1],
+        tables.targets.shape[1],
+    ]
+    made = _native.Fused(
+        [0 if part is None else _address(part, kept) for part in tables],
+        sizes,
+        [_address(part, kept) for part in extractor],
+        [_address(part, kept) for part in evolution],
+        extractor.w_input.shape[0],
+        _CELL_CODES[cell],
+        precision == "fast",
+        *_head_arguments(head, kept),
+    )
+    return made, kept

@@ -17,6 +17,8 @@ const Kernels kAvx512 = {"avx512",
                          walk,
                          scratch_floats,
                          multiply_add,
-                         head};
+                         head,
+                         pool,
+                         sigmoid};
 
 }  // namespace augur

@@ -172,4 +172,41 @@ void head(const HeadInputs& given, const HeadView& view, int64_t begin, int64_t 
     head_rows<false>(given, view, begin, rows, scratch, out);
 }
 
+// to [width] += factor * from.
+inline void add_row(const float* from, float factor, int64_t width, float* to) {
+  int64_t j = 0;
+  for (; j + kLanes <= width; j += kLanes) store(to + j, fma(load(from + j), all(factor), load(to + j)));
+  for (; j < width; ++j) to[j] += from[j] * factor;
+}
+
+void pool(const augur::PooledInputs& given, int64_t begin, int64_t end, int64_t r, float* factors, float* to) {
+  const float share = end > begin ? 1.0f / static_cast<float>(end - begin) : 0.0f;
+  for (int64_t j = 0; j < given.width; ++j) to[j] = 0.0f;
+  for (int64_t k = 0; k < given.embedding; ++k) factors[k] = 0.0f;
+  for (int64_t n = begin; n < end; ++n)
+    add_row(given.embeddings + given.behaviors[n] * given.embedding, share, given.embedding, factors);
+  for (int64_t k = 0; k < given.embedding; ++k) add_row(given.of_pooled + k * given.width, factors[k], given.width, to);
+  const float* of_action = given.of_pooled + given.embedding * given.width;
+  for (int64_t k = 0; k < given.action_embedding; ++k, of_action += given.width) {
+    float mean = 0.0f;
+    for (int64_t n = begin; n < end; ++n)
+      mean += given.action_embeddings[given.actions[n] * given.action_embedding + k] * share;
+    add_row(of_action, mean, given.width, to);
+  }
+  for (int64_t k = 0; k < given.side_features; ++k)
+    add_row(given.side_table + given.side[r * given.side_features + k] * given.width, 1.0f, given.width, to);
+}
+
+void sigmoid(float* values, int64_t count) {
+  for (int64_t i = 0; i < count; i += kLanes) {
+    alignas(64) float own[kLanes] = {};
+    const int64_t there = count - i < kLanes ? count - i : kLanes;
+    for (int64_t j = 0; j < there; ++j) own[j] = values[i + j];
+    V x[1] = {least(all(80.0f), load(own) * all(-augur::kLog2E))};
+    exp2<false>(x);
+    store(own, all(1.0f) / (all(1.0f) + x[0]));
+    for (int64_t j = 0; j < there; ++j) values[i + j] = own[j];
+  }
+}
+
 }  // namespace

@@ -57,6 +57,15 @@ struct HeadInputs {
   int64_t item_rows, request_rows, count, crossed;  // I, R, C, E
 };
 
+// What a request's terms are made of; see fused.h for the names.
+struct PooledInputs {
+  const float *embeddings, *action_embeddings;  // [I, E], [A, D] or null
+  const float* of_pooled;                       // [E + D, W]
+  const float* side_table;                      // [S, W]
+  const int64_t *behaviors, *actions, *side;    // [N], [N], [R, K]
+  int64_t embedding, action_embedding, width, side_features;
+};
+
 struct Kernels {
   const char* name;
   int chunk;           // hidden units in a chunk
@@ -79,6 +88,10 @@ struct Kernels {
   int64_t (*multiply_add)(int64_t rounds);
   // Logits of candidates `begin` to `begin + rows`; `scratch` holds rows * (inputs of the first layer + 2 * widest) floats.
   void (*head)(const HeadInputs& given, const HeadView& view, int64_t begin, int64_t rows, float* scratch, float* out);
+  // Terms of request `r` with the behaviours `begin` to `end`: factors [E] their mean embedding, to [W] the mean times
+  // of_pooled and the rows of its side features.
+  void (*pool)(const PooledInputs& given, int64_t begin, int64_t end, int64_t r, float* factors, float* to);
+  void (*sigmoid)(float* values, int64_t count);  // in place
 };
 
 constexpr float kLog2E = 1.44269504f;
