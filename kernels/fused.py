@@ -1,11 +1,11 @@
 """A whole network in one call of the native backend: rows of tables, interest states, evolution, head, sigmoid.
 
-`gru`, `evolve` and `head` compute the same from tensors, one after the other, on any backend. Between them stand a dozen
-small operations of torch, each a few microseconds of code that is no longer in the processor's caches when its turn comes:
-for one candidate they take three times as long as the arithmetic. Here is nothing between.
+`gru`, `evolve` and `head` compute the same from tensors, one after the other, on any backend. Between them stand a
+dozen small operations of torch, each a few microseconds of code that is no longer in the processor's caches when its
+turn comes: for one candidate they take several times as long as the arithmetic. Here is nothing between.
 
-U histories, N behaviours of them end to end, R requests, C candidates, I items, A actions, S rows of side features, K side
-features of a request; H hidden, E width of an item's embedding, D of an action's, W of the head's first layer.
+U histories, N behaviours of them end to end, R requests, C candidates, I items, A actions, S rows of side features, K
+side features of a request; H hidden, E width of an item's embedding, D of an action's, W of the head's first layer.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ class Fused:
         cell: str = "augru",
         precision: str = "exact",
     ) -> None:
-        """Raises KernelInputError for what does not fit together, BackendUnavailableError without the native backend."""
+        """Raises KernelInputError for what does not fit, BackendUnavailableError without the native backend."""
         check_choice("cell", cell, CELLS)
         check_choice("precision", precision, PRECISIONS)
         _check_network(tables, extractor, evolution, head)

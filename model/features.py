@@ -50,7 +50,8 @@ class Vocabulary:
             # Read without a sign, what is below the first id is far above the last: one comparison sees both.
             place = np.subtract(wanted.reshape(-1), self.ids[0]).view(np.uint64)
             place = np.minimum(place, np.uint64(len(self._row_of) - 1)).view(np.int64)
-            return self._row_of.take(place).reshape(wanted.shape)
+            rows: IntArray = self._row_of.take(place).reshape(wanted.shape)
+            return rows
         if not len(self.ids):
             return np.zeros(wanted.shape, dtype=np.int64)
         place = np.minimum(np.searchsorted(self.ids, wanted), len(self.ids) - 1)

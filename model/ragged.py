@@ -82,11 +82,16 @@ class Ragged(NamedTuple):
 class Requests:
     """Makes batches for a model's features. Refuses, naming the field, what cannot be scored."""
 
-    def __init__(self, schema: FeatureSchema) -> None:
+    def __init__(self, schema: FeatureSchema, first_rows: Mapping[str, int] | None = None) -> None:
+        """`first_rows` says where a side field's rows begin in a table that holds several; 0 where it does not."""
         self._schema = schema
-        names = schema.context_fields
-        self._context = [_FieldRows(f"context.{name}", schema.vocabularies[name]) for name in names]
-        self._user = _FieldRows("user_id", schema.vocabularies["user_id"]) if schema.uses_user_id else None
+        first, names = first_rows or {}, schema.context_fields
+
+        def rows(field: str, name: str) -> _FieldRows:
+            return _FieldRows(field, schema.vocabularies[name], first.get(name, 0))
+
+        self._context = [(name, rows(f"context.{name}", name)) for name in names]
+        self._user = rows("user_id", "user_id") if schema.uses_user_id else None
         self._known = frozenset(names)
 
     def ragged(self, inputs: Sequence[ScoreInput]) -> Ragged:
@@ -101,12 +106,13 @@ class Requests:
         else:
             request_of = np.repeat(np.arange(len(inputs)), counts)
             history_of = history_of_request[request_of]
-        catalogue = self._schema.catalogue
+        offsets = [0, *accumulate(map(len, histories.items))]
+        items = self._schema.catalogue.rows(np.concatenate([*histories.items, *ids]))
         rows = Batch(
-            catalogue.rows(_joined(histories.items)),
-            _joined(histories.actions),
-            np.array([0, *accumulate(map(len, histories.items))], dtype=np.int64),
-            catalogue.rows(_joined(ids)),
+            items[: offsets[-1]],
+            histories.action_rows(),
+            np.array(offsets, dtype=np.int64),
+            items[offsets[-1] :],
             history_of,
             request_of,
             history_of_request,
@@ -117,32 +123,30 @@ class Requests:
     def _side(self, one: ScoreInput) -> list[int]:
         """Rows of the context fields and of the user."""
         stated = one.context
-        if not self._known.issuperset(stated):
+        rows = [field.row(stated[name]) if name in stated else field.unknown for name, field in self._context]
+        if len(stated) > len(self._context) or not self._known.issuperset(stated):
             unknown = min(set(stated) - self._known)
             have = ", ".join(self._schema.context_fields) or "none"
             raise ScoreInputError(f"context.{unknown}", f"no context field of this model; it has {have}")
-        rows = [
-            rows(stated[name]) if name in stated else 0
-            for name, rows in zip(self._schema.context_fields, self._context, strict=True)
-        ]
         if self._user is not None:
-            rows.append(0 if one.user_id is None else self._user(one.user_id))
+            rows.append(self._user.unknown if one.user_id is None else self._user.row(one.user_id))
         return rows
 
 
 class _FieldRows:
-    """The row of one value of a field."""
+    """The row of one value of a field, in a table where the field's rows begin at `unknown`."""
 
-    def __init__(self, name: str, vocabulary: Vocabulary) -> None:
-        self._name, self._vocabulary = name, vocabulary
+    def __init__(self, name: str, vocabulary: Vocabulary, first: int) -> None:
+        self._name, self._vocabulary, self.unknown = name, vocabulary, first
         self._row_of: dict[int, int] | None = None
         if len(vocabulary) <= MOST_IN_DICT:
-            self._row_of = {known: number for number, known in enumerate(vocabulary.ids.tolist(), 1)}
+            self._row_of = {known: number for number, known in enumerate(vocabulary.ids.tolist(), first + 1)}
 
-    def __call__(self, value: int) -> int:
+    def row(self, value: int) -> int:
+        """The row of a value. Raises ScoreInputError for what is no int64."""
         if self._row_of is not None and type(value) is int and _INT64.min <= value <= _INT64.max:
-            return self._row_of.get(value, 0)
-        return int(self._vocabulary.rows(as_ids(self._name, [value]))[0])
+            return self._row_of.get(value, self.unknown)
+        return self.unknown + int(self._vocabulary.rows(as_ids(self._name, [value]))[0])
 
 
 class _Histories:
@@ -169,9 +173,19 @@ class _Histories:
             self._number_of_key[one.history_key] = number
         return number
 
+    def action_rows(self) -> IntArray:
+        """Of all histories, end to end. Raises ScoreInputError for what is no action's row."""
+        rows, known = _joined(self.actions), len(self._schema.actions)
+        # Read without a sign, what is negative is larger than any row: one pass sees both ends.
+        if rows.size and np.maximum.reduce(rows.view(np.uint64)) > known:
+            raise ScoreInputError("actions", f"must be places from -1 (unknown) to {known - 1}")
+        return rows
+
 
 def as_ids(name: str, values: Ids) -> IntArray:
     """Ids as an array. Raises ScoreInputError, naming the field, for what is no list of int64."""
+    if type(values) is np.ndarray and values.dtype == np.int64 and values.ndim == 1:
+        return values
     try:
         ids = np.asarray(values)
     except (ValueError, OverflowError):
@@ -205,6 +219,8 @@ def _history(schema: FeatureSchema, one: ScoreInput) -> tuple[IntArray, IntArray
 
 def _action_rows(schema: FeatureSchema, actions: Actions) -> IntArray:
     """Rows of actions that are given as places, or by name."""
+    if type(actions) is np.ndarray and actions.dtype.kind == "i" and actions.ndim == 1:
+        return np.add(actions, 1, dtype=np.int64)
     try:
         whole = np.asarray(actions).dtype.kind in "iu"
         places = as_ids("actions", actions) if whole else schema.action_places(actions)  # type: ignore[arg-type]
@@ -212,8 +228,4 @@ def _action_rows(schema: FeatureSchema, actions: Actions) -> IntArray:
         raise ScoreInputError("actions", f"{error} is none of {', '.join(schema.actions)}") from None
     except (TypeError, ValueError):
         raise ScoreInputError("actions", "must be a list of names, or of places") from None
-    rows = schema.action_rows(places)
-    # Read without a sign, what is negative is larger than any row: one pass sees both ends.
-    if rows.size and np.maximum.reduce(rows.view(np.uint64)) > len(schema.actions):
-        raise ScoreInputError("actions", f"must be places from -1 (unknown) to {len(schema.actions) - 1}")
-    return rows
+    return schema.action_rows(places)

@@ -63,21 +63,18 @@ class _SideTerm:
         parts = list(torch.split(weight, embeddings.width)) if names else []
         parts = parts[1:] + parts[:1] if self._with_user else parts  # the network has the user first
         tables: list[Tensor] = [embeddings.tables[name].weight for name in names]  # type: ignore[misc]
-        sizes = np.array([len(table) for table in tables], dtype=np.int64)
-        self._first_rows = np.cumsum(sizes) - sizes
-        self._table = weight.new_zeros(0, weight.shape[1])
-        self.tabled = 4 * int(sizes.sum()) * weight.shape[1] <= budget
-        if names and self.tabled:
-            self._table = torch.cat([table @ part for table, part in zip(tables, parts, strict=True)])
-
-    def rows(self, side: IntArray) -> tuple[Tensor, IntArray]:
-        """A table `[S, W]`, and the rows of it to add up, from each field's own `[R, K]`."""
-        if self.tabled:
-            return self._table, side + self._first_rows
-        return self(torch.from_numpy(side)), np.arange(len(side)).reshape(-1, 1)
+        sizes = [len(table) for table in tables]
+        self.table: Tensor | None = None
+        self.first_rows: dict[str, int] = {}
+        if 4 * sum(sizes) * weight.shape[1] <= budget:
+            terms = [table @ part for table, part in zip(tables, parts, strict=True)]
+            self.table = torch.cat(terms) if terms else weight.new_zeros(0, weight.shape[1])
+            self.first_rows = dict(zip(names, np.cumsum([0, *sizes]).tolist(), strict=False))
 
     def __call__(self, side: Tensor) -> Tensor:
-        """The sums themselves, `[R, W]`."""
+        """`[R, K]` rows of the table, or of each field's own where there is none, to `[R, W]`."""
+        if self.table is not None:
+            return F.embedding(side, self.table).sum(1)
         context, user = (side[:, :-1], side[:, -1]) if self._with_user else (side, side)
         return self._embeddings.side(user, context) @ self._weight
 
@@ -104,9 +101,9 @@ class Scorer:
         self.name, self.version = artifact.name, artifact.version
         self.training, self.metrics = artifact.training, artifact.metrics
         self.config, self.schema = artifact.config, artifact.schema
-        self._requests = Requests(self.schema)
         with torch.inference_mode():
             self._split(artifact.model().to(self.device), table_budget)
+        self._requests = Requests(self.schema, self._side.first_rows)
         self.score([ScoreInput(item_ids=())])  # the kernels refuse here what they cannot do, not at the first request
 
     @property
@@ -163,10 +160,21 @@ class Scorer:
 
     def _fuse(self, head: kernels.HeadWeights) -> kernels.Fused:
         """On a CPU with all tables in memory the whole network is one call."""
-        terms = [term.table for term in (self._projected, self._queries, self._targets, self._items)]
-        tables = kernels.Tables(*terms, self._projected_actions, self._action_table, self._of_pooled)  # type: ignore[arg-type]
-        options = {"cell": self.config.cell, "precision": self.precision}
-        return kernels.Fused(tables, self._extractor, self._evolution, head, **options)
+        projected, queries, targets, items = (
+            term.table for term in (self._projected, self._queries, self._targets, self._items)
+        )
+        tables = kernels.Tables(
+            projected,
+            queries,
+            targets,
+            items,
+            self._projected_actions,
+            self._action_table,
+            self._of_pooled,  # type: ignore[arg-type]
+        )
+        return kernels.Fused(
+            tables, self._extractor, self._evolution, head, cell=self.config.cell, precision=self.precision
+        )
 
     def count_unknown(self, item_ids: Ids) -> int:
         """How many of these items are not in the catalogue and score through the shared row."""
@@ -204,11 +212,15 @@ class Scorer:
 
     def _probabilities(self, batch: Ragged) -> Scores:
         """Click probabilities `[C]`: in one call where it can be, else by one operation after the other."""
-        with torch.inference_mode():
-            if self._fused is None:
+        if self._fused is None:
+            with torch.inference_mode():
                 return torch.sigmoid(self._logits(batch.on(self.device))).cpu().numpy()
-            table, side = self._side.rows(batch.rows.side)
-            return self._fused(batch.rows._replace(side=side), table, threads=self.threads)
+        table, rows = self._side.table, batch.rows
+        if table is None:
+            with torch.inference_mode():
+                table = self._side(torch.from_numpy(rows.side))
+            rows = rows._replace(side=np.arange(len(table)).reshape(-1, 1))
+        return self._fused(rows, table, threads=self.threads)
 
     def _states(self, rows: Rows) -> Tensor:
         """Interest states `[N, H]`."""
@@ -264,7 +276,7 @@ def _head_weights(head: Mlp, multiplied: Tensor) -> kernels.HeadWeights:
     """The head as the kernels take it: of its first layer what is multiplied for each candidate, [E + H, W]."""
     layers = []
     for number, (linear, act) in enumerate(zip(head.layers, head.activations, strict=True)):
-        weight: Tensor = linear.weight.t() if number else multiplied  # type: ignore[operator,union-attr]
+        weight: Tensor = linear.weight.t() if number else multiplied  # type: ignore[operator]
         bias: Tensor = linear.bias  # type: ignore[assignment]
         if isinstance(act, Dice):
             rest = act.alpha, act.mean, torch.rsqrt(act.variance + act.epsilon)

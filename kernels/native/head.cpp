@@ -43,11 +43,16 @@ PackedHead::PackedHead(const std::vector<PlainHeadLayer>& layers, const float* o
     layer.weight = memory_.back().get();
     layer.bias = kept(outputs, padded, plain.bias);
     layer.alpha = kept(outputs, padded, plain.alpha);
-    layer.mean = kept(outputs, padded, plain.mean);
-    layer.scale = kept(outputs, padded, plain.scale, -kLog2E);  // exp2 of it is exp(-x)
-    std::vector<float> rest(outputs);
-    for (int64_t j = 0; j < outputs; ++j) rest[j] = 1.0f - plain.alpha[j];
+    std::vector<float> rest(outputs), scale(outputs), shift(outputs);
+    for (int64_t j = 0; j < outputs; ++j) {
+      const double factor = -1.4426950408889634 * plain.scale[j];  // exp2 of it is exp(-x)
+      rest[j] = 1.0f - plain.alpha[j];
+      scale[j] = static_cast<float>(factor);
+      shift[j] = static_cast<float>(-factor * plain.mean[j]);
+    }
     layer.rest = kept(outputs, padded, rest.data());
+    layer.scale = kept(outputs, padded, scale.data());
+    layer.shift = kept(outputs, padded, shift.data());
     layers_.push_back(layer);
     view_.widest = std::max(view_.widest, padded);
   }
@@ -56,9 +61,9 @@ PackedHead::PackedHead(const std::vector<PlainHeadLayer>& layers, const float* o
   view_.count = static_cast<int64_t>(layers_.size());
 }
 
-const float* PackedHead::kept(int64_t count, int64_t padded, const float* from, float factor) {
+const float* PackedHead::kept(int64_t count, int64_t padded, const float* from) {
   auto made = aligned<float>(padded);
-  for (int64_t j = 0; j < padded; ++j) made[j] = j < count ? from[j] * factor : 0.0f;
+  for (int64_t j = 0; j < padded; ++j) made[j] = j < count ? from[j] : 0.0f;
   memory_.push_back(std::move(made));
   return memory_.back().get();
 }

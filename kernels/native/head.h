@@ -6,7 +6,7 @@
 // arithmetic does not depend on the rows beside it.
 #pragma once
 
-#include "simd.h"
+#include "activations.h"
 
 namespace {
 
@@ -23,7 +23,7 @@ constexpr int kHeadRows = 2, kHeadVectors = 4;  // 8 of 16
 #endif
 constexpr int kPanel = 16;
 
-// s * (alpha + p * (1 - alpha)) of N vectors in step: p is sigmoid((s - mean) * scale), or 1 above 0 and else 0.
+// s * (alpha + p * (1 - alpha)) of R x NV vectors in step: p is sigmoid((s - mean) * scale), or 1 above 0 and else 0.
 template <bool Dice, int R, int NV>
 inline __attribute__((always_inline)) void activate_layer(V (&s)[R][NV], const HeadLayer& layer, int64_t at) {
   if constexpr (Dice) {
@@ -31,11 +31,12 @@ inline __attribute__((always_inline)) void activate_layer(V (&s)[R][NV], const H
 #pragma GCC unroll 8
     for (int i = 0; i < R * NV; ++i) {
       const int64_t column = at + i % NV * kLanes;
-      p[i] = least(all(60.0f), (s[i / NV][i % NV] - load(layer.mean + column)) * load(layer.scale + column));
+      p[i] = least(all(60.0f), fma(s[i / NV][i % NV], load(layer.scale + column), load(layer.shift + column)));
     }
     exp2<false>(p);
 #pragma GCC unroll 8
-    for (int i = 0; i < R * NV; ++i) p[i] = all(1.0f) / (all(1.0f) + p[i]);
+    for (int i = 0; i < R * NV; ++i) p[i] = all(1.0f) + p[i];
+    invert<R * NV, false>(p);
 #pragma GCC unroll 8
     for (int i = 0; i < R * NV; ++i) {
       const int64_t column = at + i % NV * kLanes;
@@ -135,12 +136,23 @@ inline void cross_row(const float* embedding, const float* factors, int64_t widt
   for (; k < width; ++k) to[k] = embedding[k] * factors[k];
 }
 
+constexpr int kAhead = 4;  // rows of tables asked for before they are read
+
+inline void fetch(const float* row, int64_t width) {
+  for (int64_t j = 0; j < width; j += 16) __builtin_prefetch(row + j);
+}
+
 template <bool Dice>
 void head_rows(const HeadInputs& given, const HeadView& view, int64_t begin, int64_t rows, float* scratch, float* out) {
   const HeadLayer& first = view.layers[0];
   const int64_t stride = first.inputs, crossed = given.crossed, hidden = stride - crossed;
   float *in = scratch, *sums = scratch + rows * stride, *next = sums + rows * view.widest;
   for (int64_t r = 0; r < rows; ++r) {
+    if (r + kAhead < rows) {
+      const int64_t item = given.item_of[begin + r + kAhead];
+      fetch(given.items + item * first.outputs, first.outputs);
+      fetch(given.embeddings + item * crossed, crossed);
+    }
     const int64_t c = begin + r, item = given.item_of[c], request = given.request_of[c];
     begin_row(given.items + item * first.outputs, given.requests + request * first.outputs, first.bias, first.outputs,
               first.padded, sums + r * first.padded);

@@ -22,7 +22,7 @@ class PackedHead {
   const HeadView& view() const { return view_; }
 
  private:
-  const float* kept(int64_t count, int64_t padded, const float* from, float factor = 1.0f);
+  const float* kept(int64_t count, int64_t padded, const float* from);
 
   HeadView view_;
   std::vector<HeadLayer> layers_;

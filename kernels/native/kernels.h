@@ -35,8 +35,8 @@ struct Row {
 struct HeadLayer {
   int64_t inputs, outputs, padded;
   const float* weight;  // [panel of 16 columns][inputs][16]
-  const float *bias, *alpha, *rest, *mean;  // [padded]; rest is 1 - alpha
-  const float* scale;   // [padded] times -log2 e
+  const float *bias, *alpha, *rest;  // [padded]; rest is 1 - alpha
+  const float *scale, *shift;        // [padded]: s * scale + shift is -log2 e * (s - mean) * scale of the contract
 };
 
 struct HeadView {
