@@ -156,5 +156,7 @@ NB_MODULE(_native, module) {
         const nb::gil_scoped_release release;
         if (const int wrong = augur::wrong_argument(model, batch)) return wrong;
         return augur::fused(model, batch, threads, to) ? 0 : -1;
-      });
+      }, "behaviors"_a.noconvert(), "actions"_a.noconvert(), "offsets"_a.noconvert(), "candidates"_a.noconvert(),
+         "history_of"_a.noconvert(), "request_of"_a.noconvert(), "history_of_request"_a.noconvert(), "side_table"_a,
+         "side_rows"_a, "side"_a.noconvert(), "threads"_a, "out"_a.noconvert());
 }
