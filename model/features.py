@@ -15,7 +15,7 @@ from model.data import DataError, DataSet
 from model.data.dataset import TRAIN, IntArray
 
 OUT_OF_VOCABULARY = 0
-DENSE = 8  # ids are looked up in a table, and not searched, while it is no more than so many times as long as they are
+DENSE = 4  # ids are looked up in a table, and not searched, while it is no more than so many times as long as they are
 
 
 @dataclass(frozen=True, slots=True)

@@ -42,6 +42,12 @@ class _ItemTerm:
         rows = torch.arange(len(embeddings.item_rows), device=embeddings.item_rows.device)
         self.table = self._compute(rows) if tabled else None
 
+    def tabled(self) -> Tensor:
+        """The table, of a term that has one."""
+        if self.table is None:
+            raise LookupError("computed on the fly")
+        return self.table
+
     def _compute(self, rows: Tensor) -> Tensor:
         terms = self._embeddings.items(rows)
         if self._weight is not None:
@@ -160,21 +166,12 @@ class Scorer:
 
     def _fuse(self, head: kernels.HeadWeights) -> kernels.Fused:
         """On a CPU with all tables in memory the whole network is one call."""
-        projected, queries, targets, items = (
-            term.table for term in (self._projected, self._queries, self._targets, self._items)
-        )
-        tables = kernels.Tables(
-            projected,
-            queries,
-            targets,
-            items,
-            self._projected_actions,
-            self._action_table,
-            self._of_pooled,  # type: ignore[arg-type]
-        )
-        return kernels.Fused(
-            tables, self._extractor, self._evolution, head, cell=self.config.cell, precision=self.precision
-        )
+        terms = (self._projected, self._queries, self._targets, self._items)
+        projected, queries, targets, items = (term.tabled() for term in terms)
+        actions = self._projected_actions, self._action_table
+        tables = kernels.Tables(projected, queries, targets, items, *actions, self._of_pooled)
+        layers = self._extractor, self._evolution
+        return kernels.Fused(tables, *layers, head, cell=self.config.cell, precision=self.precision)
 
     def count_unknown(self, item_ids: Ids) -> int:
         """How many of these items are not in the catalogue and score through the shared row."""
@@ -253,8 +250,10 @@ class Scorer:
         pooled = self._pooled(rows)[rows.history_of_request]
         requests = torch.addmm(self._side(rows.side), pooled, self._of_pooled)
         factors = pooled[:, : self._items.width]
-        targets, items, item_of = self._targets.table, self._items.table, rows.candidates
-        if targets is None or items is None:
+        item_of = rows.candidates
+        if self._targets.table is not None:
+            targets, items = self._targets.tabled(), self._items.tabled()
+        else:
             targets, items = self._targets(item_of), self._items(item_of)
             item_of = torch.arange(len(item_of), device=self.device)
         return kernels.head(

@@ -41,8 +41,8 @@ def made_head(
     layers = []
     for width in widths:
         weight = random(inputs, width, scale=inputs**-0.5)
-        vectors = [random(width, scale=0.3) for _ in range(3)]
-        layers.append(HeadLayer(weight, *vectors, random(width).abs() + 0.5))
+        bias, alpha, mean = (random(width, scale=0.3) for _ in range(3))
+        layers.append(HeadLayer(weight, bias, alpha, mean, random(width).abs() + 0.5))
         inputs = width
     return HeadWeights(tuple(layers), random(inputs, scale=inputs**-0.5), random(1), activation)
 

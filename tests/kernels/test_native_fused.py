@@ -212,7 +212,7 @@ def test_bad_options_are_refused() -> None:
     )
     with pytest.raises(KernelInputError, match=r"^head: more than 32 inputs"):
         fused(network)
-    with pytest.raises(KernelInputError, match="computes torch.float32"):
+    with pytest.raises(KernelInputError, match=r"computes torch\.float32"):
         Fused(*(double(part) for part in (Network().tables, Network().extractor, Network().evolution, Network().head)))
 
 
