@@ -274,8 +274,8 @@ def _operator(
     """An operator: its check, then what computes or, while a program is traced, what says the result's shape.
 
     Operators take tensors and no tuples: from `weights_at` on come four that are one GruWeights to the functions. What
-    is returned calls it, or calls its check and body straight where nobody would notice: the way by torch's
-    dispatcher and back takes as long as a step of 32 candidates for each time step of a short history.
+    is returned calls it, or, where nobody would notice, its check and body straight: the way through torch's dispatcher
+    and back takes several microseconds, as long as all steps of a history for one candidate.
     """
 
     def gathered(flat: tuple[Any, ...]) -> tuple[Any, ...]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import numpy.typing as npt
@@ -41,12 +42,6 @@ class _ItemTerm:
         self.width = embeddings.item_width if weight is None else weight.shape[1]
         rows = torch.arange(len(embeddings.item_rows), device=embeddings.item_rows.device)
         self.table = self._compute(rows) if tabled else None
-
-    def tabled(self) -> Tensor:
-        """The table, of a term that has one."""
-        if self.table is None:
-            raise LookupError("computed on the fly")
-        return self.table
 
     def _compute(self, rows: Tensor) -> Tensor:
         terms = self._embeddings.items(rows)
@@ -167,7 +162,7 @@ class Scorer:
     def _fuse(self, head: kernels.HeadWeights) -> kernels.Fused:
         """On a CPU with all tables in memory the whole network is one call."""
         terms = (self._projected, self._queries, self._targets, self._items)
-        projected, queries, targets, items = (term.tabled() for term in terms)
+        projected, queries, targets, items = (cast(Tensor, term.table) for term in terms)
         actions = self._projected_actions, self._action_table
         tables = kernels.Tables(projected, queries, targets, items, *actions, self._of_pooled)
         layers = self._extractor, self._evolution
@@ -251,9 +246,8 @@ class Scorer:
         requests = torch.addmm(self._side(rows.side), pooled, self._of_pooled)
         factors = pooled[:, : self._items.width]
         item_of = rows.candidates
-        if self._targets.table is not None:
-            targets, items = self._targets.tabled(), self._items.tabled()
-        else:
+        targets, items = self._targets.table, self._items.table
+        if targets is None or items is None:
             targets, items = self._targets(item_of), self._items(item_of)
             item_of = torch.arange(len(item_of), device=self.device)
         return kernels.head(

@@ -315,6 +315,15 @@ def test_a_field_with_many_values_is_searched(artifact: Artifact, monkeypatch: p
     assert_same(Scorer(artifact, device="cpu").score(inputs), due, 0)
 
 
+def test_a_batch_goes_to_another_device_whole(artifact: Artifact) -> None:
+    """In one transfer, which no device here could show: meta has shapes alone."""
+    batch = ragged.Requests(artifact.schema).ragged(random_inputs(artifact))
+    sent, here = batch.on(torch.device("meta")), batch.on(CPU)
+    assert [part.shape for part in sent] == [part.shape for part in here]
+    assert {part.device.type for part in sent} == {"meta"}
+    assert {part.dtype for part in sent} == {torch.int64}
+
+
 def test_inputs_are_left_alone(scorer: Scorer) -> None:
     """And may be memory that cannot be written to."""
     ids, actions = CATALOGUE[2:7].copy(), np.array([0, 1, 2, -1, 0], dtype=np.int8)
