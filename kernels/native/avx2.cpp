@@ -6,6 +6,6 @@
 namespace augur {
 
 const Kernels kAvx2 = {"avx2",  kChunk,  kGroup, {0, 0}, {-kLog2E, -kLog2E}, {2 * kLog2E, 2 * kLog2E},
-                       project, arrange, attend, walk,   scratch_floats,     multiply_add, head, pool, sigmoid};
+                       project, arrange, attend, walk,   scratch_floats, head, pool, sigmoid, multiply_add};
 
 }  // namespace augur

@@ -16,9 +16,9 @@ const Kernels kAvx512 = {"avx512",
                          attend,
                          walk,
                          scratch_floats,
-                         multiply_add,
                          head,
                          pool,
-                         sigmoid};
+                         sigmoid,
+                         multiply_add};
 
 }  // namespace augur

@@ -11,6 +11,6 @@ constexpr const char* kName = "baseline";
 #endif
 
 const Kernels kBaseline = {kName,  kChunk,  kGroup,         {0, 0},        {-kLog2E, -kLog2E}, {2 * kLog2E, 2 * kLog2E},
-                           project, arrange, attend, walk, scratch_floats, multiply_add, head, pool, sigmoid};
+                           project, arrange, attend, walk, scratch_floats, head, pool, sigmoid, multiply_add};
 
 }  // namespace augur

@@ -84,14 +84,14 @@ struct Kernels {
   void (*walk)(const Row* rows, int64_t count, const Weights& weights, Cell cell, bool fast, bool every_state,
                float* scratch);
   size_t (*scratch_floats)(int64_t padded);
-  // Multiply-adds done by a call: independent chains of the widest fused multiply-add.
-  int64_t (*multiply_add)(int64_t rounds);
   // Logits of candidates `begin` to `begin + rows`; `scratch` holds rows * (inputs of the first layer + 2 * widest) floats.
   void (*head)(const HeadInputs& given, const HeadView& view, int64_t begin, int64_t rows, float* scratch, float* out);
   // Terms of request `r` with the behaviours `begin` to `end`: factors [E] their mean embedding, to [W] the mean times
   // of_pooled and the rows of its side features.
   void (*pool)(const PooledInputs& given, int64_t begin, int64_t end, int64_t r, float* factors, float* to);
   void (*sigmoid)(float* values, int64_t count);  // in place
+  // Multiply-adds done by a call: independent chains of the widest fused multiply-add.
+  int64_t (*multiply_add)(int64_t rounds);
 };
 
 constexpr float kLog2E = 1.44269504f;
