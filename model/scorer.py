@@ -28,6 +28,7 @@ from model.ragged import Ids, Ragged, Requests, Rows, ScoreInput, ScoreInputErro
 __all__ = ["Ids", "ScoreInput", "ScoreInputError", "Scorer", "load_scorer"]
 
 TABLE_BUDGET = 1 << 30  # bytes; what would be larger as a table is computed on the fly
+SIDE_SHARE = 8  # of the budget what tables of context and user may take: they save microseconds, users can be many
 
 Scores = npt.NDArray[np.float32]
 
@@ -128,6 +129,13 @@ class Scorer:
         return self.schema.max_history
 
     @property
+    def tensors(self) -> list[Tensor]:
+        """What its memory goes to: weights, and tables over items, context and users."""
+        terms = self._items, self._projected, self._queries, self._targets, self._side
+        tables = [term.table for term in terms if term.table is not None]
+        return [*self._model.parameters(), *self._model.buffers(), *tables]
+
+    @property
     def description(self) -> str:
         """Architecture, size, backend (of native its instruction set) and device in one line."""
         kind = f"DIEN {self.config.cell} hidden {self.config.hidden}"
@@ -136,7 +144,7 @@ class Scorer:
 
     def _split(self, model: Dien, table_budget: int) -> None:
         """Cut the weights by what they are multiplied with, and tabulate what depends on an item or a field alone."""
-        embeddings = model.embeddings
+        self._model, embeddings = model, model.embeddings
         item, action, hidden = embeddings.item_width, embeddings.action_width, self.config.hidden
         self._extractor, self._evolution = model.extractor.weights(), model.evolution.weights()
         first: Tensor = model.head.layers[0].weight  # type: ignore[assignment]
@@ -152,7 +160,7 @@ class Scorer:
         self._projected = _ItemTerm(embeddings, tabled, of_item, self._extractor.bias)
         self._queries = _ItemTerm(embeddings, tabled, model.attention.weight.t().contiguous())
         self._targets = _ItemTerm(embeddings, tabled, of_target)
-        self._side = _SideTerm(embeddings, of_side, table_budget - item_bytes * tabled)
+        self._side = _SideTerm(embeddings, of_side, min(table_budget - item_bytes * tabled, table_budget // SIDE_SHARE))
         self._action_table: Tensor | None = embeddings.tables["action"].weight if action else None  # type: ignore[assignment]
         self._projected_actions = None if self._action_table is None else self._action_table @ of_action
         head = _head_weights(model.head, torch.cat([of_crossed, of_final]))

@@ -28,6 +28,7 @@ from model.training import predict
 Scores = npt.NDArray[np.float32]
 CPU = torch.device("cpu")
 NEAR = 3e-7  # a product's last bit may depend on how many rows it has
+SIDE = ("tab", "hour", "user_id")
 CATALOGUE = made_up_data().items.item_ids
 
 
@@ -301,7 +302,7 @@ def test_what_does_not_fit_as_a_table_is_computed(backend: str, user_id: bool) -
     inputs = random_inputs(artifact)
     due = of_network(artifact, inputs)
     item_bytes = len(artifact.schema.item_rows) * (4 * 8 + 12 + 15) * 4
-    budgets = (1 << 30, True, True), (item_bytes, True, False), (item_bytes - 1, False, True), (0, False, False)
+    budgets = (1 << 30, True, True), (item_bytes, True, False), (item_bytes - 1, False, False), (0, False, False)
     for budget, items, side in budgets:
         scorer = Scorer(artifact, device="cpu", backend=backend, table_budget=budget)
         assert (scorer._items.table is not None, scorer._side.table is not None) == (items, side)
@@ -421,6 +422,16 @@ def test_a_scorer_tells_what_it_is(artifact: Artifact, tmp_path: Any) -> None:
     assert scorer.description == f"DIEN augru hidden 8, reference kernels (exact) on {kind}"
     inputs = random_inputs(artifact)
     assert_same(scorer.score(inputs), Scorer(artifact, device="cpu").score(inputs))
+
+
+def test_a_scorer_tells_what_its_memory_goes_to(artifact: Artifact) -> None:
+    weights = sum(part.numel() for part in artifact.model().parameters())
+    tabled, bare = (Scorer(artifact, device="cpu", table_budget=budget).tensors for budget in (1 << 30, 0))
+    items, columns = len(artifact.schema.item_rows), 4 * 8 + 12 + 15
+    sizes = [len(vocabulary) for name, vocabulary in artifact.schema.vocabularies.items() if name in SIDE]
+    assert weights <= sum(part.numel() for part in bare) < weights + 4 * items + 100
+    more = sum(part.numel() for part in tabled) - sum(part.numel() for part in bare)
+    assert more == items * columns + sum(sizes) * 12
 
 
 def test_a_scorer_tells_the_backend_that_auto_means_and_its_instruction_set(artifact: Artifact) -> None:
