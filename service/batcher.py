@@ -24,11 +24,10 @@ from service.errors import (
     InternalError,
     InvalidInputError,
     QueueFullError,
-    StoreUnavailableError,
 )
 from service.jobs import NOTHING, BatchScorer, History, Job, Scored, Scores
 from service.settings import Settings
-from service.stores import BehaviorStore, StoreError
+from service.stores.guarded import GuardedStore
 from service.stores.records import IntArray, Records
 
 log = logging.getLogger("augur.batcher")
@@ -41,7 +40,7 @@ class Batcher:
     the fetch of another one of their user), abandoned, expired, refused and degraded requests.
     """
 
-    def __init__(self, scorer: BatchScorer, store: BehaviorStore, actions: ActionCodes, settings: Settings) -> None:
+    def __init__(self, scorer: BatchScorer, store: GuardedStore, actions: ActionCodes, settings: Settings) -> None:
         self.counts: Counter[str] = Counter()
         self._scorer = scorer
         self._store = store
@@ -160,23 +159,17 @@ class Batcher:
         users = list(dict.fromkeys(job.user_id for job in jobs))
         self.counts["fetched_users"] += len(users)
         self.counts["shared"] += len(jobs) - len(users)
-        sequences: list[Records | None]
-        try:
-            sequences = await self._store.histories(users)
-        except StoreError as error:
-            log.warning("histories of %d users are unavailable: %s", len(users), error)
-            sequences = [None] * len(users)
-        found = {user: self._history(sequence) for user, sequence in zip(users, sequences, strict=True)}
+        recalled = await self._store.recall(users)
+        found = {
+            user: (self._history(known.records), known.degraded) for user, known in zip(users, recalled, strict=True)
+        }
         for job in jobs:
-            history = found[job.user_id]
-            if history is None:
-                job.degraded = StoreUnavailableError.code
-                self.counts["degraded"] += 1
-            job.history = history or NOTHING
+            job.history, job.degraded = found[job.user_id]
+            self.counts["degraded"] += job.degraded is not None
 
-    def _history(self, sequence: Records | None) -> History | None:
-        if sequence is None or not len(sequence):
-            return None if sequence is None else NOTHING
+    def _history(self, sequence: Records) -> History:
+        if not len(sequence):
+            return NOTHING
         recent = sequence[max(0, len(sequence) - self._scorer.max_history) :]
         return History(recent["item_id"].astype(np.int64), self._actions.places(recent["action"]))
 

@@ -14,6 +14,7 @@ from service.errors import DrainingError, InvalidInputError, NotReadyError, shor
 from service.jobs import History
 from service.settings import Settings
 from service.stores import BehaviorStore
+from service.stores.guarded import GuardedStore
 from service.stores.records import Records, pack
 from service.wire import Event, ScoreRequest
 
@@ -27,14 +28,14 @@ class State(Enum):
 
 
 class Engine:
-    """A scorer, a store and the batcher between them."""
+    """A scorer, a store behind its guard, and the batcher between them."""
 
     def __init__(self, settings: Settings, scorer: Scorer, store: BehaviorStore) -> None:
         self.settings = settings
         self.scorer = scorer
-        self.store = store
+        self.store = GuardedStore(store, settings)
         self.actions = ActionCodes(scorer.actions, scorer.default_action)
-        self.batcher = Batcher(scorer, store, self.actions, settings)
+        self.batcher = Batcher(scorer, self.store, self.actions, settings)
         self.state = State.STARTING
 
     async def start(self) -> None:

@@ -100,9 +100,9 @@ class FlakyStore:
         await self._pass()
         return await self.inner.delete(user_id)
 
-    async def seed(self, sequences: Any) -> int:
+    async def seed(self, sequences: Any, *, replace: bool = False) -> int:
         await self._pass()
-        return await self.inner.seed(sequences)
+        return await self.inner.seed(sequences, replace=replace)
 
     async def ping(self) -> None:
         await self._pass()

@@ -23,6 +23,7 @@ from service.errors import (
 )
 from service.jobs import History, Scored, catalogue_user
 from service.settings import Settings
+from service.stores.guarded import GuardedStore
 from service.stores.records import pack
 
 SETTINGS = Settings(max_items=100, batch_candidates=100, queue_candidates=200)
@@ -31,7 +32,8 @@ SETTINGS = Settings(max_items=100, batch_candidates=100, queue_candidates=200)
 @asynccontextmanager
 async def batching(twin: TwinScorer, store: Any = None, **changes: Any) -> AsyncIterator[Batcher]:
     settings = replace(SETTINGS, **changes)
-    batcher = Batcher(twin, store or memory(), ActionCodes(twin.actions, twin.default_action), settings)
+    guarded = GuardedStore(store or memory(), settings)
+    batcher = Batcher(twin, guarded, ActionCodes(twin.actions, twin.default_action), settings)
     await batcher.start()
     twin.calls.clear()
     try:
@@ -294,7 +296,7 @@ def test_draining_is_bounded(twin: TwinScorer) -> None:
 
 def test_the_scorer_is_warm_before_the_first_request(twin: TwinScorer) -> None:
     async def scenario() -> list[list[ScoreInput]]:
-        batcher = Batcher(twin, memory(), ActionCodes(twin.actions, None), SETTINGS)
+        batcher = Batcher(twin, GuardedStore(memory(), SETTINGS), ActionCodes(twin.actions, None), SETTINGS)
         await batcher.start()
         await batcher.close(0)
         return twin.calls

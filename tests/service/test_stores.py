@@ -16,7 +16,7 @@ from service.settings import ConfigError, Settings
 from service.stores import BehaviorStore, StoreError, open_store, redact
 from service.stores.memory import MemoryStore
 from service.stores.records import RECORD, Appended, Records, empty, merge, pack, unpack
-from service.stores.redis import RedisStore, key
+from service.stores.redis import RedisStore, key, open_redis
 
 PATIENT = Settings(store_timeout_ms=5000, store_write_timeout_ms=5000)
 
@@ -33,7 +33,7 @@ def pairs(records: Records | None) -> list[tuple[int, int]]:
 
 
 def redis_store(url: str, **changes: Any) -> RedisStore:
-    return RedisStore(replace(PATIENT, store=url, **changes))
+    return open_redis(replace(PATIENT, store=url, **changes))
 
 
 @pytest.fixture(params=["memory", "redis"])
@@ -133,6 +133,8 @@ def test_seeding_keeps_what_is_there_and_the_end_of_what_is_long(make: Callable[
         assert await store.seed(seeds) == 601
         assert [pairs(found) for found in await store.histories(["a", "b"])] == [[(7, 7)], [(2, 2), (3, 3)]]
         assert await store.seed(seeds) == 0
+        assert await store.seed(seeds[:2], replace=True) == 2
+        assert pairs((await store.histories(["a"]))[0]) == [(1, 1)]
 
     run(make, scenario, window=2, ttl_seconds=100)
 
@@ -305,15 +307,15 @@ def test_a_foreign_value_harms_its_user_alone(redis_server: Any, caplog: pytest.
 def test_a_store_that_is_down_or_hangs_is_given_up_in_time(own_redis: Any) -> None:
     async def scenario() -> None:
         loop = asyncio.get_running_loop()
-        store = RedisStore(Settings(store=own_redis.url, store_timeout_ms=100, store_write_timeout_ms=400))
+        store = open_redis(Settings(store=own_redis.url, store_timeout_ms=100, store_write_timeout_ms=400))
         await store.append({"u": events((1, 1))})
         # Hangs: the kernel takes connections and bytes, nobody answers.
         own_redis.process.send_signal(signal.SIGSTOP)
         start = loop.time()
-        with pytest.raises(StoreError, match="read: no answer within 100 ms"):
+        with pytest.raises(StoreError, match=r"read: .*no answer in time"):
             await store.histories(["u"])
         assert loop.time() - start < 0.4
-        with pytest.raises(StoreError, match="append: no answer within 400 ms"):
+        with pytest.raises(StoreError, match=r"append: .*no answer in time"):
             await store.append({"u": events((2, 2))})
         own_redis.process.send_signal(signal.SIGCONT)
         await asyncio.sleep(0.1)

@@ -1,0 +1,61 @@
+"""Work in the background that is tried again until it is done: finding the servers of a store."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+
+log = logging.getLogger("augur.store")
+
+PAUSE_SECONDS = 0.1
+LONGEST_PAUSE_SECONDS = 1.0
+
+
+class Watch:
+    """Runs a step again and again until it says that all is well; one run at a time, and none while all is well.
+
+    A step returns whether it is done, and may raise `wrong`, which counts as not done.
+    """
+
+    def __init__(self, step: Callable[[], Awaitable[bool]], wrong: type[Exception]) -> None:
+        self._step = step
+        self._wrong = wrong
+        self._task: asyncio.Task[None] | None = None
+        self._tried = asyncio.Event()
+
+    def start(self) -> None:
+        """Begins, unless it is under way."""
+        if self._task is None or self._task.done():
+            self._tried = asyncio.Event()
+            self._task = asyncio.get_running_loop().create_task(self._run(self._tried))
+
+    async def tried(self, deadline: float) -> None:
+        """Begins if need be, and waits until the step was tried once, or for the deadline of the loop's clock."""
+        self.start()
+        try:
+            async with asyncio.timeout_at(deadline):
+                await self._tried.wait()
+        except TimeoutError:
+            return
+
+    async def close(self) -> None:
+        """Ends it."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+
+    async def _run(self, tried: asyncio.Event) -> None:
+        pause = PAUSE_SECONDS
+        while not await self._done(tried):
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
+
+    async def _done(self, tried: asyncio.Event) -> bool:
+        try:
+            return await self._step()
+        except self._wrong as error:
+            log.debug("not yet: %s", error)
+            return False
+        finally:
+            tried.set()
