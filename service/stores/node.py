@@ -86,6 +86,7 @@ class Node:
         self._waiting: deque[asyncio.Future[Connection]] = deque()
         self._opening = 0  # of those
         self._tasks: set[asyncio.Task[None]] = set()
+        self._leaving: set[asyncio.Task[None]] = set()
         self._closed = False
 
     def __str__(self) -> str:
@@ -122,7 +123,8 @@ class Node:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         self._fail_waiting(RedisConnectionError("closed"))
         while self._idle:
-            await self._idle.pop().disconnect(nowait=True)
+            self._drop(self._idle.pop())
+        await asyncio.gather(*self._leaving, return_exceptions=True)
 
     async def _talk(self, packed: Sequence[bytes]) -> list[Any]:
         connection = await self._take()
@@ -136,10 +138,10 @@ class Node:
                     replies.append(error)
         except BaseException:
             # An answer could still come over it, and would be taken for that to another question.
-            await self._drop(connection)
+            self._drop(connection)
             raise
         if self._closed:
-            await self._drop(connection)
+            self._drop(connection)
         else:
             self._give(connection)
         return replies
@@ -153,7 +155,7 @@ class Node:
             # Readable without a question: the server hung up.
             if not await connection.can_read():
                 return connection
-            await self._drop(connection)
+            self._drop(connection)
         waiter: asyncio.Future[Connection] = asyncio.get_running_loop().create_future()
         self._waiting.append(waiter)
         self._grow()
@@ -180,10 +182,16 @@ class Node:
             if not waiter.done():
                 waiter.set_exception(error)
 
-    async def _drop(self, connection: Connection) -> None:
+    def _drop(self, connection: Connection) -> None:
         self._open -= 1
+        self._hang_up(connection)
         self._grow()
-        await connection.disconnect(nowait=True)
+
+    def _hang_up(self, connection: Connection) -> None:
+        """Beside the call: TLS takes its leave in several steps."""
+        task = asyncio.get_running_loop().create_task(_disconnect(connection))
+        self._leaving.add(task)
+        task.add_done_callback(self._leaving.discard)
 
     def _grow(self) -> None:
         """Opens one more connection if somebody waits for it and there is room."""
@@ -204,10 +212,18 @@ class Node:
         except BaseException as error:
             self._open -= 1
             self._opening -= 1
-            await connection.disconnect(nowait=True)
+            self._hang_up(connection)
             if not isinstance(error, RedisError | OSError):  # a TimeoutError is one of the latter
                 raise
             self._fail_waiting(error)
         else:
             self._opening -= 1
             self._give(connection)
+
+
+async def _disconnect(connection: Connection) -> None:
+    """Closes a connection; one whose peer does not take its leave is closed all the same."""
+    try:
+        await connection.disconnect()
+    except (RedisError, OSError):
+        await connection.disconnect(nowait=True)

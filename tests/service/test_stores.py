@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -36,16 +36,46 @@ def redis_store(url: str, **changes: Any) -> RedisStore:
     return open_redis(replace(PATIENT, store=url, **changes))
 
 
-@pytest.fixture(params=["memory", "redis"])
+REMOTE = {
+    "redis": "redis_server",
+    "cluster": "redis_cluster",
+    "sentinel": "redis_sentinels",
+    "tls": "tls_redis",
+}
+
+
+@pytest.fixture(scope="module")
+def urls(
+    shared_redis: Any, shared_cluster: Any, shared_sentinels: Any, request: pytest.FixtureRequest
+) -> dict[str, str]:
+    """Every store but the one in memory."""
+    found = {"redis": shared_redis.url, "cluster": shared_cluster.url, "sentinel": shared_sentinels.url}
+    try:
+        return found | {"tls": request.getfixturevalue("tls_redis").url}
+    except pytest.skip.Exception:
+        return found
+
+
+@pytest.fixture(params=["memory", *REMOTE])
 def make(request: pytest.FixtureRequest) -> Callable[..., BehaviorStore]:
     if request.param == "memory":
         return lambda window=100, ttl_seconds=0: MemoryStore(window=window, ttl_seconds=ttl_seconds)
-    server = request.getfixturevalue("redis_server")
+    url = request.getfixturevalue(REMOTE[request.param]).url
+    if request.param == "tls":
+        # Its user may not do more than a store does.
+        names = ["a", "b", *(f"u{i}" for i in range(600)), *NAMES]
+        asyncio.run(forget(redis_store(url), names))
 
     def store(window: int = 100, ttl_seconds: int = 0) -> BehaviorStore:
-        return redis_store(server.url, window=window, ttl_seconds=ttl_seconds)
+        return redis_store(url, window=window, ttl_seconds=ttl_seconds)
 
     return store
+
+
+async def forget(store: BehaviorStore, names: Sequence[str]) -> None:
+    for name in names:
+        await store.delete(name)
+    await store.close()
 
 
 def run(make: Callable[..., BehaviorStore], scenario: Any, **settings: Any) -> Any:
@@ -182,57 +212,113 @@ class Plain:
 
 # Few values, so that equal items, times and ids meet often.
 event = st.tuples(st.integers(0, 3), st.integers(0, 12), st.sampled_from([None, None, "x", "y"]))
+USERS = "abcd"
 step: Any = st.one_of(
-    st.tuples(st.just("append"), st.sampled_from("ab"), st.lists(event, min_size=1, max_size=6)),
-    st.tuples(st.just("delete"), st.sampled_from("ab"), st.just([])),
+    st.tuples(st.just("append"), st.dictionaries(st.sampled_from(USERS), st.lists(event, max_size=6), max_size=4)),
+    st.tuples(st.just("delete"), st.sampled_from(USERS)),
+    st.tuples(st.just("expire")),
+    st.tuples(st.just("seed"), st.sampled_from(USERS), st.lists(event, max_size=4), st.booleans()),
 )
 
 
 def records_of(rows: list[tuple[int, int, str | None]]) -> Records:
-    items, times, names = zip(*rows, strict=True)
+    items, times, names = zip(*rows, strict=True) if rows else ((), (), ())
     return pack(np.array(items, dtype=np.int64), np.array(times, dtype=np.int64), names=names)
 
 
-@settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(steps=st.lists(step, max_size=12), window=st.integers(1, 6))
-def test_both_stores_follow_the_rule(redis_server: Any, steps: list[Any], window: int) -> None:
+class Clock:
+    """Of a memory store, put forward by hand."""
+
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+async def take(store: BehaviorStore, step: Any, expire: Any) -> Any:
+    """One step of a random history; what the store answers."""
+    kind, *rest = step
+    if kind == "append":
+        return await store.append({user: records_of(rows) for user, rows in rest[0].items()})
+    if kind == "delete":
+        return await store.delete(rest[0])
+    if kind == "expire":
+        return await expire()
+    user, rows, replace_ = rest
+    return await store.seed([(user, in_order(rows))], replace=replace_)
+
+
+def in_order(rows: list[Any]) -> Records:
+    records = records_of(rows)
+    return records[np.argsort(records["timestamp_ms"], kind="stable")]
+
+
+def take_plainly(plain: Plain, step: Any) -> Any:
+    kind, *rest = step
+    if kind == "append":
+        return sum((plain.append(user, records_of(rows)) for user, rows in rest[0].items()), Appended())
+    if kind == "delete":
+        return bool(plain.users.pop(rest[0], []))
+    if kind == "expire":
+        plain.users.clear()
+        return None
+    user, rows, replace_ = rest
+    if plain.users.get(user) and not replace_:
+        return 0
+    plain.users[user] = in_order(rows).tolist()[-plain.window :]
+    return 1
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(steps=st.lists(step, max_size=10), window=st.integers(1, 6))
+def test_all_stores_follow_the_rule(urls: dict[str, str], steps: list[Any], window: int) -> None:
+    """Appends of several users, of duplicates and late events; trims, expiry, deletion and seeding, in any order."""
+
     async def scenario() -> None:
-        plain, memory = Plain(window), MemoryStore(window=window, ttl_seconds=0)
-        remote = redis_store(redis_server.url, window=window, ttl_seconds=0)
-        for user in "ab":
-            await remote.delete(user)
-        for kind, user, rows in steps:
-            if kind == "delete":
-                there = bool(plain.users.pop(user, []))
-                assert (await memory.delete(user), await remote.delete(user)) == (there, there)
-                continue
-            arriving = records_of(rows)
-            expected = plain.append(user, arriving)
-            assert await memory.append({user: arriving}) == expected
-            assert await remote.append({user: arriving}) == expected
-        here, there_ = await memory.histories("ab"), await remote.histories("ab")
-        for user, local, other in zip("ab", here, there_, strict=True):
-            assert local is not None
-            assert other is not None
-            assert local.tolist() == plain.users.get(user, [])
-            assert local.tobytes() == other.tobytes()
-        await remote.close()
+        plain, clock = Plain(window), Clock()
+        stores: dict[str, Any] = {"memory": MemoryStore(window=window, ttl_seconds=10, clock=clock)}
+        stores |= {name: redis_store(url, window=window, ttl_seconds=10) for name, url in urls.items()}
+        try:
+            for store in stores.values():
+                await asyncio.gather(*(store.delete(user) for user in USERS))
+            for each in steps:
+                expected = take_plainly(plain, each)
+                for name, store in stores.items():
+                    assert await take(store, each, lambda store=store: expire(store, clock)) == expected, name
+            for name, store in stores.items():
+                found = await store.histories(USERS)
+                assert [records.tolist() for records in found] == [plain.users.get(user, []) for user in USERS], name
+        finally:
+            for store in stores.values():
+                await store.close()
 
     asyncio.run(scenario())
 
 
-@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(rows=st.lists(event, min_size=1, max_size=60), window=st.integers(1, 40))
-def test_concurrent_writers_lose_nothing(redis_server: Any, rows: list[Any], window: int) -> None:
-    """Writers at once, each event sent twice: what stays is what some order of them one by one leaves."""
+async def expire(store: Any, clock: Clock) -> None:
+    """Lets the time of all users pass: by the store's clock, or by the server's."""
+    if isinstance(store, MemoryStore):
+        clock.now += 11
+        return
+    ends = [(key(user), ("SET", key(user), b"", "PX", 1)) for user in USERS]
+    await store._servers.run(ends, asyncio.get_running_loop().time() + 5)
+    await asyncio.sleep(0.003)
 
-    async def scenario() -> None:
-        store = redis_store(redis_server.url, window=window, ttl_seconds=0)
-        await store.delete("u")
+
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(rows=st.lists(event, min_size=1, max_size=40), window=st.integers(1, 40))
+def test_concurrent_writers_lose_nothing(urls: dict[str, str], rows: list[Any], window: int) -> None:
+    """Writers at once over two stores, each event sent twice: what stays is what some order one by one leaves."""
+
+    async def scenario(url: str) -> None:
+        stores = [redis_store(url, window=window, ttl_seconds=0) for _ in range(2)]
+        await stores[0].delete("u")
         batches = [records_of([row]) for row in rows for _ in range(2)]
-        results = await asyncio.gather(*(store.append({"u": batch}) for batch in batches))
-        (kept,) = await store.histories(["u"])
-        await store.close()
+        writing = (stores[place % 2].append({"u": batch}) for place, batch in enumerate(batches))
+        results = await asyncio.gather(*writing)
+        (kept,) = await stores[0].histories(["u"])
+        for store in stores:
+            await store.close()
         assert kept is not None
         distinct = {int(batch["event_id"][0]): int(batch["timestamp_ms"][0]) for batch in reversed(batches)}
         times = kept["timestamp_ms"].tolist()
@@ -243,7 +329,8 @@ def test_concurrent_writers_lose_nothing(redis_server: Any, rows: list[Any], win
             assert set(kept["event_id"].tolist()) == set(distinct)
             assert sum(result.accepted for result in results) == len(distinct)
 
-    asyncio.run(scenario())
+    for url in urls.values():
+        asyncio.run(scenario(url))
 
 
 def test_merge_trims_a_sequence_from_a_time_of_a_longer_window() -> None:
