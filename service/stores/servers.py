@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
@@ -17,6 +18,9 @@ from service.stores.url import Address
 from service.stores.watch import Watch
 
 log = logging.getLogger("augur.store")
+
+# Sentinels can name another primary while the one before still answers; what is written there meanwhile is lost.
+LOOK_SECONDS = 1.0
 
 Keyed = tuple[bytes, Command]  # a command and the key it is about
 MakeNode = Callable[..., Node]
@@ -110,7 +114,7 @@ class FixedServer(OneServer):
 class Sentinels(OneServer):
     """`redis+sentinel://`: the server that sentinels name as primary, followed when they name another.
 
-    It is looked for in the background: at the first call, and whenever a server fails or says that it is a replica.
+    It is looked for in the background: every second, and at once when a server fails or says that it is a replica.
     """
 
     def __init__(self, service: str, sentinels: Sequence[Node], make_node: MakeNode, timeout: float) -> None:
@@ -119,7 +123,7 @@ class Sentinels(OneServer):
         self._sentinels = sentinels
         self._make_node = make_node
         self._timeout = timeout
-        self._watch = Watch(self._look, NodeError)
+        self._watch = Watch(self._look, NodeError, every=LOOK_SECONDS)
 
     async def close(self) -> None:
         """See `Servers`."""
@@ -162,26 +166,23 @@ class Sentinels(OneServer):
         return True
 
     async def _ask(self) -> Address:
-        """The address that the first sentinel to answer names."""
+        """The address that most sentinels name.
+
+        One alone may be behind, and name a primary that was replaced and has come back without what it had.
+        """
         command = ("SENTINEL", "GET-MASTER-ADDR-BY-NAME", self._service)
         deadline = asyncio.get_running_loop().time() + self._timeout
-        asking = [asyncio.ensure_future(sentinel.exchange([command], deadline)) for sentinel in self._sentinels]
-        wrong: object = "none answers"
-        try:
-            for answer in asyncio.as_completed(asking):
-                try:
-                    (named,) = await answer
-                except NodeError as error:
-                    wrong = error
-                    continue
-                if isinstance(named, list):
-                    return named[0].decode(), int(named[1])
-                wrong = named or f"no service {self._service!r} is known"
-            raise NodeError(f"sentinels: {wrong}")
-        finally:
-            for each in asking:
-                each.cancel()
-            await asyncio.gather(*asking, return_exceptions=True)
+        asked = (sentinel.exchange([command], deadline) for sentinel in self._sentinels)
+        answers = await asyncio.gather(*asked, return_exceptions=True)
+        votes = Counter(
+            (answer[0][0].decode(), int(answer[0][1]))
+            for answer in answers
+            if isinstance(answer, list) and isinstance(answer[0], list)
+        )
+        for address, count in votes.most_common(1):
+            if 2 * count > votes.total():
+                return address
+        raise NodeError(f"sentinels do not agree on a primary: {answers}")
 
 
 async def must_be_primary(connection: Connection) -> None:
@@ -198,9 +199,12 @@ def is_read_only(reply: object) -> bool:
 
 
 def wait(replicas: int, deadline: float) -> Command:
-    """The command that follows writes: return when so many replicas have them, a little before the deadline."""
+    """The command that follows writes: return when so many replicas have them, or in half of the time that is left.
+
+    Servers notice that such a wait is over up to 100 ms late.
+    """
     left = deadline - asyncio.get_running_loop().time()
-    return "WAIT", replicas, max(1, int(left * 900))
+    return "WAIT", replicas, max(1, int(left * 500))
 
 
 def replicated(replies: list[Any], replicas: int) -> list[Any]:

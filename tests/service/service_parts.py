@@ -67,6 +67,7 @@ class FlakyStore:
         self.inner = inner
         self.down = False
         self.raises: Exception | None = None
+        self.unreadable: set[str] = set()
         self.free = asyncio.Event()
         self.free.set()
         self.reads: list[list[str]] = []
@@ -81,7 +82,8 @@ class FlakyStore:
     async def histories(self, user_ids: Sequence[str]) -> list[Records | None]:
         self.reads.append(list(user_ids))
         await self._pass()
-        return await self.inner.histories(user_ids)
+        found = await self.inner.histories(user_ids)
+        return [None if user in self.unreadable else records for user, records in zip(user_ids, found, strict=True)]
 
     async def append(self, events: Any) -> Appended:
         await self._pass()
