@@ -23,6 +23,7 @@ import trustme
 from redis.connection import Connection
 
 LOCALHOST = "127.0.0.1"
+SPEAK: Any = Connection  # which has no types
 
 
 def redis_binary() -> str | None:
@@ -104,7 +105,7 @@ class RedisServer:
 
     def ask(self, *words: object) -> Any:
         """The answer to a command, as it is."""
-        connection = Connection(LOCALHOST, self.port, decode_responses=True, socket_timeout=5, protocol=2)
+        connection: Any = SPEAK(LOCALHOST, self.port, decode_responses=True, socket_timeout=5, protocol=2)
         try:
             connection.send_command(*words)
             return connection.read_response()

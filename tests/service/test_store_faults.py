@@ -7,6 +7,7 @@ import statistics
 import time
 from collections import Counter
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -337,7 +338,7 @@ def test_a_duplicate_is_acknowledged_when_a_replica_has_what_it_repeats(redis_se
         finally:
             replica.resume()
         for store in stores:
-            assert await until_answered(lambda store=store: store.append({"u": event(1)})) == Appended(0, 1)
+            assert await until_answered(partial(store.append, {"u": event(1)})) == Appended(0, 1)
             await store.close()
 
     asyncio.run(scenario())
