@@ -28,6 +28,8 @@ log = logging.getLogger("augur.store")
 MOST_HOPS = 5
 # Of calls in a row that a node did not answer; then it is left alone.
 MOST_FAILURES = 3
+# A node that is no longer of the cluster is let go of when it was not called for so long.
+UNUSED_SECONDS = 30.0
 ASKING: Command = ("ASKING",)
 
 
@@ -175,6 +177,8 @@ class Cluster:
             mentioned.update(addresses)
             primary_of[first : last + 1] = [self._node(addresses[0])] * (last + 1 - first)
         self._primary_of, self._known = primary_of, True
-        gone = [address for address in self._nodes if address not in mentioned]
-        for address in gone:
-            await self._nodes.pop(address).close()
+        # A node without slots is still called while it takes its first ones over.
+        unused_since = asyncio.get_running_loop().time() - UNUSED_SECONDS
+        for address in [address for address in self._nodes if address not in mentioned]:
+            if self._nodes[address].latest < unused_since:
+                await self._nodes.pop(address).close()

@@ -59,7 +59,7 @@ class Dialer:
 class Node:
     """A server at one address.
 
-    `failures` counts the calls in a row that it did not answer.
+    `failures` counts the calls in a row that it did not answer, `latest` is the deadline of the last call.
 
     Args:
         greet: what is asked over a new connection before it is used; raises what a server that is the wrong one should
@@ -77,6 +77,7 @@ class Node:
     ) -> None:
         self.address = address
         self.failures = 0
+        self.latest = 0.0
         self._dialer = dialer
         self._most = connections
         self._connect_timeout = connect_timeout
@@ -102,6 +103,7 @@ class Node:
         Raises:
             NodeError: no whole answer. Commands may have been carried out or not.
         """
+        self.latest = deadline
         packed = [hiredis.pack_command(command) for command in commands]  # type: ignore[arg-type]
         try:
             async with asyncio.timeout_at(deadline):

@@ -65,9 +65,9 @@ class Traffic:
         working = [asyncio.create_task(self._write(store, user, over)) for user in USERS]
         working.append(asyncio.create_task(self._read(store, over)))
         try:
-            await asyncio.sleep(0.2)
+            await self._go_on()
             await asyncio.to_thread(happening)
-            await asyncio.sleep(0.2)
+            await self._go_on()
         finally:
             over.set()
             await asyncio.gather(*working)
@@ -75,8 +75,13 @@ class Traffic:
             assert records is not None
             assert records["item_id"].tolist() == list(range(self.acknowledged[user])), "each once, none lost"
         await store.close()
-        assert min(self.acknowledged[user] for user in USERS) > 3
-        assert self.reads > 3
+
+    async def _go_on(self) -> None:
+        """Waits until each user was written a few times, and all were read."""
+        before, reads, end = Counter(self.acknowledged), self.reads, time.monotonic() + 20
+        while self.reads < reads + 3 or any(self.acknowledged[user] < before[user] + 3 for user in USERS):
+            assert time.monotonic() < end, "writes do not go on"
+            await asyncio.sleep(0.02)
 
     async def _write(self, store: BehaviorStore, user: str, over: asyncio.Event) -> None:
         while not over.is_set():
@@ -110,8 +115,11 @@ class Traffic:
 # A cluster.
 
 
-def test_slots_that_move_are_followed_and_nobody_notices(redis_cluster: RedisCluster) -> None:
-    traffic = Traffic(redis_cluster.url)
+def test_slots_that_move_are_followed_and_nobody_notices(
+    redis_cluster: RedisCluster, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("DEBUG", "augur.store")  # says why, should a user not be read
+    traffic = Traffic(redis_cluster.url, store_timeout_ms=3000, store_write_timeout_ms=3000)
 
     def reshard() -> None:
         for user in USERS[:10]:

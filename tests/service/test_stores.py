@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import signal
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -13,7 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from service.settings import Settings
-from service.stores import BehaviorStore, StoreError, open_store
+from service.stores import BehaviorStore, StoreError, bench, open_store
 from service.stores.memory import MemoryStore
 from service.stores.records import RECORD, Appended, Records, empty, merge, pack, unpack
 from service.stores.redis import RedisStore, key, open_redis
@@ -269,7 +270,7 @@ def take_plainly(plain: Plain, step: Any) -> Any:
     return 1
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(steps=st.lists(step, max_size=10), window=st.integers(1, 6))
 def test_all_stores_follow_the_rule(urls: dict[str, str], steps: list[Any], window: int) -> None:
     """Appends of several users, of duplicates and late events; trims, expiry, deletion and seeding, in any order."""
@@ -423,6 +424,32 @@ def test_a_store_that_is_down_or_hangs_is_given_up_in_time(own_redis: Any) -> No
 
 
 # Choosing a store.
+
+
+@pytest.mark.parametrize("kind", ["redis", "cluster"])
+def test_the_benchmark_of_reads_checks_measures_and_leaves_nothing(
+    kind: str, urls: dict[str, str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert bench.main(["--store", urls[kind], "--calls", "5", "--rounds", "2"]) == 0
+    measured = json.loads(capsys.readouterr().out.splitlines()[-1])["us_cpu_and_wall"]
+    assert set(measured) == {"1", "16"}
+    assert all(
+        microseconds > 0 for of_users in measured.values() for pair in of_users.values() for microseconds in pair
+    )
+
+    async def left() -> list[Records | None]:
+        store = redis_store(urls[kind])
+        found = await store.histories(["augur-bench-0", "augur-bench-15"])
+        await store.close()
+        return found
+
+    assert [len(records) for records in asyncio.run(left()) if records is not None] == [0, 0]
+
+
+def test_the_benchmark_says_what_it_cannot_do(capsys: pytest.CaptureFixture[str]) -> None:
+    for url in ("memory", "redis+sentinel://h/it"):
+        assert bench.main(["--store", url]) == 2
+        assert "AUGUR_STORE=" in capsys.readouterr().err
 
 
 def test_a_store_by_its_scheme() -> None:
