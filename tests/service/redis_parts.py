@@ -20,10 +20,11 @@ from typing import Any, Self
 
 import pytest
 import trustme
-from redis.connection import Connection
+from redis.connection import Connection, SSLConnection
 
 LOCALHOST = "127.0.0.1"
 SPEAK: Any = Connection  # which has no types
+SPEAK_TLS: Any = SSLConnection
 
 
 def redis_binary() -> str | None:
@@ -352,29 +353,75 @@ class Certificates:
         issued.cert_chain_pems[0].write_to_path(self.chain)
 
 
+RIGHTS = "+get +mget +set +del +evalsha +eval +ping +select"
+PASSWORD, WRITTEN = "s3cr%t/@", "s3cr%25t%2F%40"
+
+
 class TlsServer(RedisServer):
     """A server that speaks TLS alone, whose default user is off; `augur` may do what a store does and no more."""
 
-    def __init__(self, folder: Path) -> None:
-        super().__init__(folder)
+    def __init__(self, folder: Path, *options: str, certificates: Certificates | None = None, rights: str = "") -> None:
+        super().__init__(folder, *options)
         folder.mkdir(exist_ok=True)
-        self.certificates = Certificates(folder)
-        rights = "+get +mget +set +del +evalsha +eval +ping +select"
-        (folder / "users.acl").write_text(f"user default off\nuser augur on >s3cr%t/@ ~augur:1:* {rights}\n")
+        self.certificates = certificates or Certificates(folder)
+        users = [
+            "user default off",
+            f"user augur on >{PASSWORD} ~augur:1:* {RIGHTS} {rights}",
+            f"user admin on >{PASSWORD} ~* &* +@all",
+        ]
+        (folder / "users.acl").write_text("\n".join(users) + "\n")
 
     @property
     def url(self) -> str:
-        return f"rediss://augur:s3cr%25t%2F%40@{LOCALHOST}:{self.port}/0?ssl_ca_certs={self.certificates.authority}"
+        return f"rediss://augur:{WRITTEN}@{LOCALHOST}:{self.port}/0?ssl_ca_certs={self.certificates.authority}"
 
     def start(self) -> Self:
-        binary = redis_binary() or ""
-        if b"libssl" not in Path(binary).resolve().read_bytes() if binary else False:
+        binary = redis_binary()
+        if binary and b"libssl" not in Path(binary).resolve().read_bytes():
             lacking("no redis-server that speaks TLS")
         return super().start()
 
-    def command(self, binary: str) -> list[str]:
+    def tls(self) -> list[str]:
         files = self.certificates
-        tls = ["--tls-port", str(self.port), "--port", "0", "--tls-auth-clients", "no"]
-        tls += ["--tls-cert-file", str(files.chain), "--tls-key-file", str(files.key)]
-        tls += ["--tls-ca-cert-file", str(files.authority), "--aclfile", str(self.folder / "users.acl")]
-        return [binary, *tls, "--bind", LOCALHOST, "--save", "", "--dir", str(self.folder)]
+        return [
+            *("--tls-port", str(self.port), "--port", "0", "--tls-auth-clients", "no", "--tls-replication", "yes"),
+            *("--tls-cert-file", str(files.chain), "--tls-key-file", str(files.key)),
+            *("--tls-ca-cert-file", str(files.authority), "--bind", LOCALHOST, "--dir", str(self.folder)),
+        ]
+
+    def command(self, binary: str) -> list[str]:
+        return [binary, *self.tls(), "--save", "", "--aclfile", str(self.folder / "users.acl"), *self.options]
+
+    def ask(self, *words: object) -> Any:
+        options = {"username": "admin", "password": PASSWORD, "ssl_ca_certs": str(self.certificates.authority)}
+        connection: Any = SPEAK_TLS(host=LOCALHOST, port=self.port, decode_responses=True, protocol=2, **options)
+        try:
+            connection.send_command(*words)
+            return connection.read_response()
+        finally:
+            connection.disconnect()
+
+
+class TlsSentinel(TlsServer):
+    """A sentinel that speaks TLS and has users; `asker` may ask for the primary and no more."""
+
+    def __init__(self, folder: Path, primary: TlsServer) -> None:
+        super().__init__(folder, certificates=primary.certificates)
+        conf = folder / "sentinel.conf"
+        lines = [
+            "user default off",
+            f"user asker on >{PASSWORD} +sentinel|get-master-addr-by-name",
+            f"user admin on >{PASSWORD} +@all",
+            f"sentinel monitor it {LOCALHOST} {primary.port} 1",
+            "sentinel auth-user it admin",
+            f"sentinel auth-pass it {PASSWORD}",
+        ]
+        conf.write_text("\n".join(lines) + "\n")
+
+    @property
+    def url(self) -> str:
+        ask = f"sentinel_username=asker&sentinel_password={WRITTEN}&ssl_ca_certs={self.certificates.authority}"
+        return f"rediss+sentinel://augur:{WRITTEN}@{LOCALHOST}:{self.port}/it?{ask}"
+
+    def command(self, binary: str) -> list[str]:
+        return [binary, str(self.folder / "sentinel.conf"), "--sentinel", *self.tls()]

@@ -20,6 +20,7 @@ from redis_parts import (
     RedisServer,
     SentinelGroup,
     SentinelServer,
+    TlsSentinel,
     TlsServer,
     free_port,
     proxy_to,
@@ -366,6 +367,36 @@ def test_tls_and_a_user_of_few_rights(tls_redis: TlsServer) -> None:
         await fails(tls_redis.url.replace("rediss:", "redis:").partition("?")[0], "Connection")
 
     asyncio.run(scenario())
+
+
+def test_a_cluster_and_sentinels_over_tls_with_users_of_few_rights(tmp_path: Path) -> None:
+    node = TlsServer(
+        tmp_path / "node", "--cluster-enabled", "yes", "--tls-cluster", "yes", rights="+cluster|slots +asking"
+    )
+    primary = TlsServer(tmp_path / "primary", rights="+role")
+    sentinel = TlsSentinel(tmp_path / "sentinel", primary)
+    servers = (node, primary, sentinel)
+
+    async def scenario() -> None:
+        cluster = node.url.replace("rediss://", "rediss+cluster://").replace("/0?", "?")
+        for url in (cluster, sentinel.url):
+            store = open_store(Settings(store=url, **SETTINGS))
+            await store.ping()
+            assert await store.append({user: event(1) for user in USERS}) == Appended(len(USERS))
+            assert [records is not None and len(records) for records in await store.histories(USERS[:1])] == [1]
+            assert await store.seed([(USERS[0], event(2))], replace=True) == 1
+            assert await store.delete(USERS[0])
+            await store.close()
+
+    try:
+        for server in servers:
+            server.start()
+        node.ask("CLUSTER", "ADDSLOTS", *range(16384))
+        until(lambda: node.info("cluster_state") == "ok", 10, "a cluster that is well")
+        asyncio.run(scenario())
+    finally:
+        for server in servers:
+            server.stop()
 
 
 # Networks.
