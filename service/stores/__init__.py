@@ -41,7 +41,7 @@ class BehaviorStore(Protocol):
         """Forgets a user; whether there was anything to forget."""
 
     async def seed(self, sequences: Iterable[tuple[str, Records]], *, replace: bool = False) -> int:
-        """Stores whole sequences, oldest first; how many were stored.
+        """Stores whole sequences, oldest first and each event once; how many were stored.
 
         Users that are known already are left as they are, unless `replace`.
         """

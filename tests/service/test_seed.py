@@ -60,7 +60,7 @@ def test_a_data_set_is_loaded_once_and_again_if_asked(
 
 def test_a_load_that_breaks_off_is_gone_on_with(tmp_path: Path, own_redis: RedisServer) -> None:
     """A process of its own, with a store that hangs in the middle and is killed."""
-    folder = many_users(tmp_path / "many", 20_000)
+    folder = many_users(tmp_path / "many", 10_000)
     command = [sys.executable, "-m", "service.seed", "--store", own_redis.url, "--data", f"canonical:{folder}"]
     loading = subprocess.Popen(command, env={**os.environ, "PYTHONPATH": "."}, stderr=subprocess.PIPE, text=True)
     until(lambda: bool(own_redis.ask("DBSIZE")), 60, "a first user in the store")
@@ -71,9 +71,9 @@ def test_a_load_that_breaks_off_is_gone_on_with(tmp_path: Path, own_redis: Redis
     assert "run it again to go on" in said
     own_redis.resume()
     kept = own_redis.ask("DBSIZE")
-    assert 0 < kept < 20_000
+    assert 0 < kept < 10_000
     done = subprocess.run(command, env={**os.environ, "PYTHONPATH": "."}, capture_output=True, text=True, check=True)
-    assert own_redis.ask("DBSIZE") == 20_000
+    assert own_redis.ask("DBSIZE") == 10_000
     assert "kept as they were" in done.stdout
 
 
