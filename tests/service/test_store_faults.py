@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 import statistics
 import time
 from collections import Counter
@@ -203,8 +204,43 @@ def test_a_cluster_that_is_not_there(redis_server: RedisServer) -> None:
                 with pytest.raises(StoreError, match=wrong):
                     await call()
             await store.close()
+        redis_server.pause()
+        try:
+            store = open_store(Settings(store=redis_server.url.replace("redis://", "redis+cluster://")))
+            with pytest.raises(StoreError, match="no node of the cluster tells"):
+                await store.histories(["1"])
+            await store.close()
+        finally:
+            redis_server.resume()
 
     asyncio.run(scenario())
+
+
+def test_slots_that_nobody_has_are_their_users_alone(tmp_path: Path) -> None:
+    server = RedisServer(tmp_path, "--cluster-enabled", "yes", "--cluster-require-full-coverage", "no")
+
+    async def scenario() -> None:
+        store = open_store(
+            Settings(store=server.url.replace("redis://", "redis+cluster://").replace("/0", ""), **SETTINGS)
+        )
+        has = [key_slot(key(user)) < 8192 for user in USERS]
+        with pytest.raises(StoreRefusedError, match="no node has the slot"):
+            await store.append({user: event(1) for user in USERS})
+        found = await store.histories(USERS)
+        assert [records is not None for records in found] == has
+        server.ask("CLUSTER", "ADDSLOTS", *range(8192, 16384))
+        assert await until_answered(lambda: store.append({user: event(1) for user in USERS})) == Appended(
+            has.count(False), has.count(True)
+        )
+        await store.close()
+
+    try:
+        server.start()
+        server.ask("CLUSTER", "ADDSLOTS", *range(8192))
+        until(lambda: server.info("cluster_state") == "ok", 10, "a cluster that is well")
+        asyncio.run(scenario())
+    finally:
+        server.stop()
 
 
 def test_a_cluster_all_of_whose_nodes_hang_is_away_as_a_whole(redis_cluster: RedisCluster) -> None:
@@ -290,6 +326,26 @@ def test_a_sentinel_that_is_behind_is_outvoted(
         behind.stop()
 
 
+def test_a_replica_is_no_primary_whoever_says_so(redis_sentinels: SentinelGroup, tmp_path: Path) -> None:
+    replica = next(server for server in redis_sentinels.servers if server is not redis_sentinels.primary())
+    wrong = SentinelServer(tmp_path / "sentinel", replica).start()
+
+    async def scenario() -> None:
+        store = open_store(Settings(store=f"redis+sentinel://{LOCALHOST}:{wrong.port}/it"))
+        with pytest.raises(StoreError, match="no sentinel names a primary of 'it' that answers"):
+            await store.histories(["u"])
+        await store.close()
+        store = open_store(Settings(store=replica.url, **SETTINGS))
+        with pytest.raises(StoreRefusedError, match=r"(?i)readonly"):
+            await store.append({"u": event(1)})
+        await store.close()
+
+    try:
+        asyncio.run(scenario())
+    finally:
+        wrong.stop()
+
+
 def test_a_service_that_sentinels_do_not_know(redis_sentinels: SentinelGroup) -> None:
     async def scenario() -> None:
         store = open_store(Settings(store=redis_sentinels.url.replace("/it/0", "/other/0")))
@@ -315,6 +371,23 @@ def test_a_server_killed_and_restarted_with_its_log_has_all_that_was_acknowledge
 
     try:
         Traffic(server.url).run(kill)
+    finally:
+        server.stop()
+
+
+def test_a_server_that_answers_with_errors_has_refused(tmp_path: Path) -> None:
+    server = RedisServer(tmp_path, "--rename-command", "MGET", "", "--rename-command", "PING", "").start()
+
+    async def scenario() -> None:
+        store = open_store(Settings(store=server.url, **SETTINGS))
+        with pytest.raises(StoreRefusedError, match="read: ResponseError: unknown command"):
+            await store.histories(["u"])
+        with pytest.raises(StoreError, match="ping: unknown command"):
+            await store.ping()
+        await store.close()
+
+    try:
+        asyncio.run(scenario())
     finally:
         server.stop()
 
@@ -491,6 +564,29 @@ def test_a_handshake_slower_than_a_read_still_ends_in_a_connection(behind_proxy:
         assert proxy.connections == 1
 
     behind_proxy(scenario, store_timeout_ms=60)
+
+
+def test_calls_given_up_by_their_callers_leave_connections_for_others(behind_proxy: Any) -> None:
+    async def scenario(store: BehaviorStore, proxy: Any) -> None:
+        draw = random.Random(5)
+        await store.append({user: event(int(user)) for user in USERS})
+        for _ in range(12):
+            proxy.delay = draw.choice([0.0, 0.002, 0.01])
+            calls = [asyncio.create_task(store.histories([user])) for user in USERS]
+            for call in draw.sample(calls, 16):
+                await asyncio.sleep(draw.random() * 0.003)
+                call.cancel()
+            results = await asyncio.gather(*calls, return_exceptions=True)
+            for user, result in zip(USERS, results, strict=True):
+                if isinstance(result, list):
+                    assert result[0]["item_id"].tolist() == [int(user)]
+                else:
+                    assert isinstance(result, asyncio.CancelledError)
+        proxy.delay = 0.0
+        found = await asyncio.gather(*(store.histories([user]) for user in USERS))
+        assert [records is not None and len(records) for ((records),) in found] == [1] * len(USERS)
+
+    behind_proxy(scenario, store_connections=3, store_timeout_ms=5000)
 
 
 # The guard in front of real servers.
