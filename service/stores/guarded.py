@@ -92,6 +92,8 @@ class GuardedStore:
     def __init__(self, store: BehaviorStore, settings: Settings, clock: Callable[[], float] = time.monotonic) -> None:
         self.counts: Counter[str] = Counter()
         self._store = store
+        self._clock = clock
+        self._told_at = float("-inf")
         self._breaker = Breaker(settings.breaker_failures, settings.breaker_seconds, self.counts, clock)
         seconds = min(settings.stale_seconds, settings.ttl_seconds or settings.stale_seconds)
         self._copies = LocalCopies(settings.stale_users, seconds, settings.window, clock)
@@ -109,8 +111,7 @@ class GuardedStore:
         self._reading.append(written)
         try:
             sequences = await self.histories(user_ids)
-        except StoreError as error:
-            log.debug("histories of %d users are unavailable: %s", len(user_ids), error)
+        except StoreError:
             return [self._fallback(user_id) for user_id in user_ids]
         finally:
             self._reading = [each for each in self._reading if each is not written]
@@ -136,10 +137,12 @@ class GuardedStore:
 
     async def delete(self, user_id: str) -> bool:
         """See `BehaviorStore`."""
-        # Even when it fails: who is to be forgotten is not remembered here.
-        self._copies.drop(user_id)
         with self._writing([user_id]):
-            return await self._guard("write_errors", self._store.delete, user_id)
+            try:
+                return await self._guard("write_errors", self._store.delete, user_id)
+            finally:
+                # Even when it failed: who is to be forgotten is not remembered here.
+                self._copies.drop(user_id)
 
     async def seed(self, sequences: Iterable[tuple[str, Records]], *, replace: bool = False) -> int:
         """See `BehaviorStore`; for before requests are served, and not part of what opens the breaker."""
@@ -176,6 +179,7 @@ class GuardedStore:
             result = await call(*arguments)
         except StoreError as error:
             self.counts[errors] += 1
+            self._tell(error)
             self._breaker.report(permit, well=isinstance(error, StoreRefusedError))
             raise
         except BaseException:
@@ -183,3 +187,10 @@ class GuardedStore:
             raise
         self._breaker.report(permit, well=True)
         return result
+
+    def _tell(self, error: StoreError) -> None:
+        """Logs what is wrong with the store; in an outage once a second, and not for every request."""
+        now = self._clock()
+        if now - self._told_at >= 1:
+            self._told_at = now
+            log.warning("the store: %s", error)

@@ -241,6 +241,42 @@ def test_refusals_and_faults_of_the_code_open_nothing() -> None:
     asyncio.run(scenario())
 
 
+def test_what_is_wrong_is_logged_and_not_for_every_request(caplog: pytest.LogCaptureFixture) -> None:
+    async def scenario() -> None:
+        g = Guarded(breaker_failures=100)
+        g.inner.down = True
+        for _ in range(5):
+            await g.recall("a")
+        g.clock.now += 1
+        await g.recall("a")
+
+    asyncio.run(scenario())
+    assert caplog.messages == ["the store: read: no answer within 25 ms"] * 2
+
+
+def test_a_deletion_that_a_read_overtakes_leaves_no_copy() -> None:
+    async def scenario() -> None:
+        g = Guarded()
+        await g.store.append({"a": event(1)})
+        await g.recall("a")
+        slow = asyncio.Event()
+
+        async def delete(_: str) -> bool:
+            await slow.wait()
+            return True
+
+        g.inner.delete = delete  # type: ignore[assignment,method-assign]
+        deleting = asyncio.ensure_future(g.store.delete("a"))
+        await asyncio.sleep(0)
+        assert await g.recall("a") == [([1], None)]
+        slow.set()
+        await deleting
+        g.inner.down = True
+        assert await g.recall("a") == [([], "store_unavailable")]
+
+    asyncio.run(scenario())
+
+
 def test_the_rest_passes_through() -> None:
     async def scenario() -> None:
         g = Guarded(breaker_failures=1)
