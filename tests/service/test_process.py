@@ -112,7 +112,9 @@ def test_ctrl_c_ends_at_once_and_a_store_that_is_away_does_not_stop_the_start(ar
 
 
 def test_a_request_in_flight_survives_the_end(artifact_folder: Path) -> None:
-    with running(model=str(artifact_folder), linger_seconds="0", max_wait_us="700000", inline_candidates="0") as process:
+    with running(
+        model=str(artifact_folder), linger_seconds="0", max_wait_us="700000", inline_candidates="0"
+    ) as process:
         url = f"{process.url}/v1/score"
 
         async def scenario() -> httpx.Response:
