@@ -242,8 +242,8 @@ def computed(parts: list[Part], dropped: int = 0) -> Batch:
 def compute(served: Served, parts: Sequence[Part]) -> list[Outcome]:
     """Scores parts that meet one version of a model. When it fails, each is tried alone: one must not fail others."""
     try:
-        scores = served.scorer.score([part.as_input() for part in parts])
-        return [_outcome(served, part, row) for part, row in zip(parts, scores, strict=True)]
+        counted = served.scorer.score_counted([part.as_input() for part in parts])
+        return [_outcome(part, *each) for part, each in zip(parts, counted, strict=True)]
     except ScoreInputError as error:
         if len(parts) == 1:
             return [Outcome(parts[0], None, error=InvalidInputError(str(error), field=error.field))]
@@ -255,7 +255,7 @@ def compute(served: Served, parts: Sequence[Part]) -> list[Outcome]:
     return [outcome for part in parts for outcome in compute(served, [part])]
 
 
-def _outcome(served: Served, part: Part, scores: Scores) -> Outcome:
+def _outcome(part: Part, scores: Scores, unknown_items: int) -> Outcome:
     if len(scores) != part.candidates or not np.isfinite(scores).all():
         raise ValueError(f"{len(scores)} scores for {part.candidates} candidates, or some not finite")
-    return Outcome(part, scores, served.scorer.count_unknown(part.job.item_ids[part.first : part.last]))
+    return Outcome(part, scores, unknown_items)
