@@ -82,12 +82,12 @@ BREAKS: dict[str, tuple[Callable[[Path], None], str]] = {
 def slow_scorer(served: Any) -> Any:
     """Makes the scorer of a served version wait for `free`; returns it and `busy`."""
     free, busy = threading.Event(), threading.Event()
-    score = served.scorer.score
+    score = served.scorer.score_counted
 
     def held(inputs: Any) -> Any:
         busy.set()
         assert free.wait(10)
         return score(inputs)
 
-    served.scorer.score = held
+    served.scorer.score_counted = held
     return free, busy

@@ -320,10 +320,10 @@ def test_requests_in_flight_end_with_the_version_they_began_with(serve: Any, mod
         # The lane is at a batch of the old version while another one waits for it.
         free, busy = versions.slow_scorer(served)
         first = asyncio.ensure_future(score(service, user_id="1"))
-        await asyncio.to_thread(busy.wait, 5)
+        assert await asyncio.to_thread(busy.wait, 5)
         waiting = asyncio.ensure_future(score(service, user_id="2"))
         await asyncio.sleep(0.02)
-        del served.scorer.score  # what is in flight is held up already, and the comparison should not be
+        del served.scorer.score_counted  # what is in flight is held up already, and the comparison should not be
         assert (await load(service))["version"] == new
         late = asyncio.ensure_future(score(service, user_id="3"))
         await asyncio.sleep(0.02)
@@ -340,8 +340,8 @@ def test_memory_of_the_old_version_goes_with_its_last_job(serve: Any, models: Pa
         alive = [weakref.ref(served.scorer), *map(weakref.ref, served.scorer.tensors)]
         free, busy = versions.slow_scorer(served)
         busy_one = asyncio.ensure_future(score(service))
-        await asyncio.to_thread(busy.wait, 5)
-        del served.scorer.score  # what is in flight is held up already
+        assert await asyncio.to_thread(busy.wait, 5)
+        del served.scorer.score_counted  # what is in flight is held up already
         del served
         versions.near(models / "now", models / "now")
         gc.collect()

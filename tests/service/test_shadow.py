@@ -129,7 +129,7 @@ def test_shadows_wait_behind_requests_and_are_shed_first(serving: Any) -> None:
         # While the lane is held none begins.
         first.free.clear()
         held = asyncio.ensure_future(score(service, item_ids=[2]))
-        await asyncio.to_thread(first.busy.wait, 5)
+        assert await asyncio.to_thread(first.busy.wait, 5)
         await asyncio.sleep(0.01)
         done = counts["shadow_requests"]
         queue = service.app.state.engine.batcher._lanes.behind
