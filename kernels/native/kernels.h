@@ -20,6 +20,12 @@ struct Weights {
   const float* bias;            // [3P] in the order of columns
   const float* bias_candidate;  // [P]
   const uint16_t* tiles;        // recurrent in parts of bfloat16, for matrix units; see amx.cpp
+  // The recurrent weights in pairs of inputs; see zen4.cpp. Their shift is in the bias of the update and reset gate and in
+  // bias_candidate.
+  const float* pairs;       // [P / 16][pairs_of_vector]
+  int64_t pairs_of_vector;
+  const float* pair_shift;  // [3P] in the order of columns
+  float state_scale;
   float sigmoid_scale, tanh_scale;
 };
 
@@ -51,6 +57,7 @@ struct Kernels {
   size_t (*scratch_floats)(int64_t padded);
   // Multiply-adds done by a call: independent chains of the widest fused multiply-add.
   int64_t (*multiply_add)(int64_t rounds);
+  uint16_t paired = 0;  // which of 16 pairs of inputs are multiplied as such in the exact form; see zen4.cpp
 };
 
 constexpr float kLog2E = 1.44269504f;
@@ -66,6 +73,7 @@ extern const float* const kSigmoidPieces;
 extern const Kernels kBaseline;
 #if defined(__x86_64__)
 extern const Kernels kAvx2, kAvx512;
+Kernels with_separate_adders();  // AVX-512 on AMD
 Kernels with_matrix_unit();  // AVX-512 and AMX
 #endif
 

@@ -76,6 +76,9 @@ PackedWeights::PackedWeights(const PlainWeights& plain, const Kernels& kernels, 
   for (int64_t j = 0; j < padded; ++j)
     bias_candidate_[j] = j < hidden ? plain.bias_candidate[j] * view.tanh_scale : 0.0f;
   if (kernels.parts[fast] && (fast || padded == kExactTileWidth)) pack_tiles(plain.recurrent, kernels.parts[fast]);
+  if (kernels.paired && !fast) pack_pairs(plain.recurrent, kernels.paired);
+  view.pairs = pairs_.get();
+  view.pair_shift = pair_shift_.get();
   view.input = input_.get();
   view.recurrent = recurrent_.get();
   view.bias = bias_.get();
@@ -112,6 +115,49 @@ void PackedWeights::pack_tiles(const float* recurrent, int parts) {
         rest -= upper_part(rest);
       }
     }
+}
+
+// For each vector of hidden units the inputs in slots of two, 16 slots for a block of 32, then what is left one by one; for
+// each input the update gate, the reset gate, the candidate.
+void PackedWeights::pack_pairs(const float* recurrent, uint16_t paired) {
+  const int64_t hidden = view.hidden, padded = view.padded, vectors = padded / 16;
+  const int64_t blocks = (hidden + 15) / 32, inputs = std::max(32 * blocks, hidden);
+  const auto weight = [&](int64_t k, int64_t gate, int64_t j) {
+    if (k >= hidden || j >= hidden) return 0.0f;
+    return recurrent[k * 3 * hidden + gate * hidden + j] * (gate == 2 ? view.tanh_scale : view.sigmoid_scale);
+  };
+  float largest = 0.0f;
+  for (int64_t i = 0; i < 3 * hidden * hidden; ++i) largest = std::max(largest, std::abs(recurrent[i]));
+  // Near the root of the largest weight, and within what float32 can divide by.
+  const double exponent = std::isnormal(largest) ? std::round(std::log2(largest * view.tanh_scale) / 2) : 0;
+  view.state_scale = std::exp2(static_cast<float>(std::clamp(exponent, -30.0, 30.0)));
+  view.pairs_of_vector = inputs * 48;
+  pairs_ = aligned<float>(vectors * inputs * 48);
+  pair_shift_ = aligned<float>(3 * padded);
+  float* to = pairs_.get();
+  for (int64_t vector = 0; vector < vectors; ++vector) {
+    const auto put = [&](int64_t k) {
+      for (int64_t gate = 0; gate < 3; ++gate)
+        for (int64_t j = 16 * vector; j < 16 * vector + 16; ++j) *to++ = weight(k, gate, j) / view.state_scale;
+    };
+    for (int64_t block = 0; block < blocks; ++block)
+      for (int64_t slot = 0; slot < 16; ++slot) put(32 * block + slot), put(32 * block + 16 + slot);
+    for (int64_t k = 32 * blocks; k < hidden; ++k) put(k);
+    const int64_t units = std::min<int64_t>(32, padded - vector / 2 * 32);
+    for (int64_t gate = 0; gate < 3; ++gate)
+      for (int64_t j = 16 * vector; j < 16 * vector + 16; ++j) {
+        double excess = 0;
+        for (int64_t block = 0; block < blocks; ++block)
+          for (int64_t slot = 0; slot < 16; ++slot)
+            if (paired >> slot & 1)
+              excess += static_cast<double>(weight(32 * block + slot, gate, j) / view.state_scale) *
+                        (weight(32 * block + 16 + slot, gate, j) / view.state_scale);
+        const int64_t column = vector / 2 * 96 + gate * units + j % 32;
+        pair_shift_[column] = static_cast<float>(-excess);
+        if (gate < 2) bias_[column] += pair_shift_[column];
+        else bias_candidate_[j] += pair_shift_[column];
+      }
+  }
 }
 
 bool PackedWeights::holds(const PlainWeights& plain, const Kernels& kernels, bool fast) const {
