@@ -44,10 +44,13 @@ std::vector<const Kernels*> runnable() {
   const bool avx512 = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
                       __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
   if (avx512) found.push_back(&kAvx512);
-  if (avx512 && __builtin_cpu_is("amd")) {
-    static const Kernels zen4 = with_separate_adders();
-    found.push_back(&zen4);
+#if defined(AUGUR_HAVE_VNNI)
+  if (avx512 && __builtin_cpu_supports("avx512vnni")) {
+    static const Kernels vnni = with_word_products(), zen4 = with_separate_adders();
+    found.push_back(&vnni);
+    if (__builtin_cpu_is("amd")) found.push_back(&zen4);
   }
+#endif
 #if defined(AUGUR_HAVE_AMX) && defined(__linux__)
   if (avx512 && matrix_unit_allowed()) {
     static const Kernels amx = with_matrix_unit();

@@ -26,6 +26,9 @@ struct Weights {
   int64_t pairs_of_vector;
   const float* pair_shift;  // [3P] in the order of columns
   float state_scale;
+  // The recurrent weights as pairs of 16-bit integers, and what their columns are to be multiplied by; see vnni.cpp.
+  const int32_t* words;      // [chunk][slots][3 * units]
+  const float* word_scales;  // [3P] in the order of columns
   float sigmoid_scale, tanh_scale;
 };
 
@@ -58,6 +61,7 @@ struct Kernels {
   // Multiply-adds done by a call: independent chains of the widest fused multiply-add.
   int64_t (*multiply_add)(int64_t rounds);
   uint16_t paired = 0;  // which of 16 pairs of inputs are multiplied as such in the exact form; see zen4.cpp
+  bool words = false;   // whether the fast form multiplies 16-bit integers; see vnni.cpp
 };
 
 constexpr float kLog2E = 1.44269504f;
@@ -73,7 +77,10 @@ extern const float* const kSigmoidPieces;
 extern const Kernels kBaseline;
 #if defined(__x86_64__)
 extern const Kernels kAvx2, kAvx512;
-Kernels with_separate_adders();  // AVX-512 on AMD
+Kernels with_word_products();    // AVX-512 and VNNI
+Kernels with_separate_adders();  // the same on AMD
+void walk_words(const Row* rows, int64_t count, const Weights& weights, Cell cell, bool every_state, float* scratch);
+size_t words_scratch_floats(int64_t padded);
 Kernels with_matrix_unit();  // AVX-512 and AMX
 #endif
 

@@ -77,6 +77,9 @@ PackedWeights::PackedWeights(const PlainWeights& plain, const Kernels& kernels, 
     bias_candidate_[j] = j < hidden ? plain.bias_candidate[j] * view.tanh_scale : 0.0f;
   if (kernels.parts[fast] && (fast || padded == kExactTileWidth)) pack_tiles(plain.recurrent, kernels.parts[fast]);
   if (kernels.paired && !fast) pack_pairs(plain.recurrent, kernels.paired);
+  if (kernels.words && fast) pack_words(plain.recurrent);
+  view.words = words_.get();
+  view.word_scales = word_scales_.get();
   view.pairs = pairs_.get();
   view.pair_shift = pair_shift_.get();
   view.input = input_.get();
@@ -157,6 +160,38 @@ void PackedWeights::pack_pairs(const float* recurrent, uint16_t paired) {
         if (gate < 2) bias_[column] += pair_shift_[column];
         else bias_candidate_[j] += pair_shift_[column];
       }
+  }
+}
+
+// For each chunk of hidden units the slots of two inputs, in the order in which two vectors of 32-bit integers are packed
+// to 16 bits; for each slot the pairs of all columns.
+void PackedWeights::pack_words(const float* recurrent) {
+  const int64_t hidden = view.hidden, padded = view.padded, blocks = (padded + 31) / 32;
+  words_ = aligned<int32_t>(3 * padded * blocks * 16);
+  word_scales_ = aligned<float>(3 * padded);
+  int32_t* chunk = words_.get();
+  for (int64_t base = 0; base < padded; base += 32) {
+    const int64_t units = std::min<int64_t>(32, padded - base);
+    for (int64_t column = 0; column < 3 * units; ++column) {
+      const int64_t gate = column / units, j = base + column % units;
+      const auto weight = [&](int64_t k) {
+        return k < hidden && j < hidden ? static_cast<double>(recurrent[k * 3 * hidden + gate * hidden + j]) : 0.0;
+      };
+      double largest = 0, sum = 0;
+      for (int64_t k = 0; k < hidden; ++k) largest = std::max(largest, std::abs(weight(k))), sum += std::abs(weight(k));
+      // Rounding adds at most a half to each. A column with what is no number gives none.
+      const double room = 65535.0 - static_cast<double>(hidden), scale = sum > 0 ? std::min(32767 / largest, room / sum) : 1;
+      const double unit = static_cast<double>(gate == 2 ? view.tanh_scale : view.sigmoid_scale) / (scale * 32767);
+      word_scales_[3 * base + column] = std::isfinite(sum) ? static_cast<float>(unit) : std::nanf("");
+      const auto word = [&](int64_t k) {
+        return static_cast<uint32_t>(std::isfinite(sum) ? std::lrint(weight(k) * scale) : 0) & 0xffffu;
+      };
+      for (int64_t slot = 0; slot < 16 * blocks; ++slot) {
+        const int64_t k = slot / 16 * 32 + slot % 4 / 2 * 16 + slot % 16 / 4 * 4 + slot % 2 * 2;
+        chunk[slot * 3 * units + column] = static_cast<int32_t>(word(k) | word(k + 1) << 16);
+      }
+    }
+    chunk += 3 * units * blocks * 16;
   }
 }
 

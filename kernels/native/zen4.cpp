@@ -302,7 +302,7 @@ void walk_cell(const Row* rows, int64_t count, const Weights& weights, bool ever
 }
 
 void walk(const Row* rows, int64_t count, const Weights& weights, Cell cell, bool fast, bool every_state, float* scratch) {
-  if (fast) return augur::kAvx512.walk(rows, count, weights, cell, fast, every_state, scratch);
+  if (fast) return augur::walk_words(rows, count, weights, cell, every_state, scratch);
   switch (cell) {
     case Cell::gru: return walk_cell<Cell::gru>(rows, count, weights, every_state, scratch);
     case Cell::augru: return walk_cell<Cell::augru>(rows, count, weights, every_state, scratch);
@@ -322,7 +322,10 @@ void arrange(const float* projected, int64_t rows, const Weights& weights, float
     }
 }
 
-size_t scratch_floats(int64_t padded) { return 2 * kGroup * (padded + 2); }
+size_t scratch_floats(int64_t padded) {
+  const size_t words = augur::words_scratch_floats(padded), vectors = 2 * kGroup * (padded + 2);
+  return words > vectors ? words : vectors;
+}
 
 const Powers kPowers = [] {
   Powers powers;
@@ -341,7 +344,7 @@ const Powers kPowers = [] {
 namespace augur {
 
 Kernels with_separate_adders() {
-  Kernels kernels = kAvx512;
+  Kernels kernels = with_word_products();
   kernels.name = "zen4";
   kernels.paired = kPaired;
   kernels.arrange = arrange;
