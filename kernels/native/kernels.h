@@ -74,6 +74,9 @@ constexpr float kPieceWidth = 0.56f;
 constexpr float kLastPieceEnds = 15.49f;
 extern const float* const kSigmoidPieces;
 
+// 2^(i / 32) for i from 0 to 31, less i in the bits that are worth 1 / 32: these bits and the exponent's are to be added.
+extern const float* const kPowersOf2;
+
 extern const Kernels kBaseline;
 #if defined(__x86_64__)
 extern const Kernels kAvx2, kAvx512;

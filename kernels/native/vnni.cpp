@@ -3,8 +3,6 @@
 // A column of weights is scaled to integers whose magnitudes sum up to 2^16 at most, and states to 2^15, so that no sum
 // leaves 32 bits. States stay float32 between steps; what is multiplied is off by 2^-16.
 #define AUGUR_ISA_AVX512
-#include <utility>
-
 #include "activations.h"
 
 namespace {
@@ -129,7 +127,9 @@ void walk_width(const Row* rows, int64_t count, const Weights& weights, bool eve
       if (every_state || rows[r].length == t + 1)
         __builtin_memcpy(out, states + r * padded, weights.hidden * sizeof(float));
     }
-    std::swap(words, next);
+    auto* swapped = words;
+    words = next;
+    next = swapped;
   }
 }
 

@@ -1,7 +1,6 @@
 #include "weights.h"
 
 #include <algorithm>
-#include <algorithm>
 #include <cmath>
 #include <cstring>
 #include <deque>
@@ -11,6 +10,8 @@ namespace augur {
 
 namespace {
 
+// In pairs, all columns are off by the rounding of the largest weight; one that stands out too far would spoil the others.
+constexpr float kLargestPaired = 32;
 constexpr size_t kKept = 8;  // layers: two of a model, several models
 
 // A quadratic through three points of each piece, its Chebyshev nodes, in powers of z: off by 1.2e-4 at most. The first
@@ -43,6 +44,16 @@ uint32_t bits_of(float x) {
   return bits;
 }
 
+struct PowersOf2 {
+  alignas(64) float values[32];
+  PowersOf2() {
+    for (uint32_t i = 0; i < 32; ++i) {
+      const uint32_t bits = bits_of(static_cast<float>(std::exp2(i / 32.0))) - (i << 18);
+      std::memcpy(values + i, &bits, sizeof bits);
+    }
+  }
+};
+
 float upper_part(float x) {
   const uint32_t bits = bits_of(x) & 0xffff0000u;
   std::memcpy(&x, &bits, sizeof x);
@@ -53,6 +64,8 @@ float upper_part(float x) {
 
 static const SigmoidPieces pieces;
 const float* const kSigmoidPieces = pieces.values;
+static const PowersOf2 powers;
+const float* const kPowersOf2 = powers.values;
 
 PackedWeights::PackedWeights(const PlainWeights& plain, const Kernels& kernels, bool fast)
     : kernels_(&kernels), fast_(fast) {
@@ -131,9 +144,10 @@ void PackedWeights::pack_pairs(const float* recurrent, uint16_t paired) {
   };
   float largest = 0.0f;
   for (int64_t i = 0; i < 3 * hidden * hidden; ++i) largest = std::max(largest, std::abs(recurrent[i]));
+  largest *= view.tanh_scale;
+  if (!(largest <= kLargestPaired)) return;
   // Near the root of the largest weight, and within what float32 can divide by.
-  const double exponent = std::isnormal(largest) ? std::round(std::log2(largest * view.tanh_scale) / 2) : 0;
-  view.state_scale = std::exp2(static_cast<float>(std::clamp(exponent, -30.0, 30.0)));
+  view.state_scale = std::exp2(std::max(std::round(std::log2(largest) / 2), -30.0f));
   view.pairs_of_vector = inputs * 48;
   pairs_ = aligned<float>(vectors * inputs * 48);
   pair_shift_ = aligned<float>(3 * padded);
@@ -157,8 +171,7 @@ void PackedWeights::pack_pairs(const float* recurrent, uint16_t paired) {
                         (weight(32 * block + 16 + slot, gate, j) / view.state_scale);
         const int64_t column = vector / 2 * 96 + gate * units + j % 32;
         pair_shift_[column] = static_cast<float>(-excess);
-        if (gate < 2) bias_[column] += pair_shift_[column];
-        else bias_candidate_[j] += pair_shift_[column];
+        (gate < 2 ? bias_[column] : bias_candidate_[j]) += pair_shift_[column];
       }
   }
 }

@@ -4,13 +4,12 @@
 // additions for two multiplications. x1 x2 is one number for a row and all its columns, y1 y2 one for a column and all rows
 // and steps. Were all products taken so, the adders would be the bound: of 16 pairs of inputs kPaired has 10, and
 // multipliers and adders are about equally busy. The identity is as exact as its terms are equal in size: states are kept
-// times a power of two and the weights divided by it, so that both have about the root of the largest weight.
+// times a power of two and the weights divided by it, so that both have about the root of the largest weight. Where that
+// is very large, plain AVX-512 takes over.
 //
 // Activations. exp2 by a table of 32 and a polynomial of degree 2, with more additions and fewer multiplications than that
 // of degree 5; real divisions, which cost no more here than two multiplications.
 #define AUGUR_ISA_AVX512
-#include <utility>
-
 #include "simd.h"
 
 namespace {
@@ -19,11 +18,10 @@ using augur::Cell;
 using augur::Row;
 using augur::Weights;
 
-constexpr int kBlock = 4;   // rows whose sums are in registers together
 constexpr int kGroup = 16;  // rows walked together
 constexpr int kSlots = 16;  // pairs of inputs in a block of 32: slot j has the inputs j and 16 + j
 
-// Every third slot is multiplied out. (A slot of three at the end is.)
+// Whether a slot is taken by the identity. Every third is multiplied out, and so is the last, as add_block() has it.
 constexpr bool paired(int slot) { return slot % 3 != 2 && slot < 15; }
 constexpr uint16_t paired_slots() {
   unsigned mask = 0;
@@ -38,12 +36,6 @@ inline V broadcast(const float* p) {
   __asm__("vpbroadcastd %1, %0" : "=v"(x) : "m"(*p));
   return x;
 }
-
-// 2^(i / 32) less i in the bits of 1/32, for i from 0 to 31: plus a multiple of 1/32 in these bits it is 2 to the power of that.
-struct Powers {
-  alignas(64) float values[2 * kLanes];
-};
-extern const Powers kPowers;
 
 // Where the parts of some columns begin: those of one vector of hidden units.
 struct Columns {
@@ -83,7 +75,7 @@ inline __attribute__((always_inline)) void exp2_by_table(V (&x)[N]) {
 #pragma GCC unroll 8
   for (int i = 0; i < N; ++i) {
     const __m512i bits = _mm512_castps_si512(t[i]);
-    const V power = _mm512_permutex2var_ps(load(kPowers.values), bits, load(kPowers.values + kLanes));
+    const V power = _mm512_permutex2var_ps(load(augur::kPowersOf2), bits, load(augur::kPowersOf2 + kLanes));
     t[i] = _mm512_castsi512_ps(_mm512_add_epi32(_mm512_castps_si512(power), _mm512_slli_epi32(bits, 18)));
   }
 #pragma GCC unroll 8
@@ -95,7 +87,8 @@ inline __attribute__((always_inline)) void exp2_by_table(V (&x)[N]) {
 // Where exp2_by_table works, and beyond which the functions are at their limits; keeps what is no number.
 inline V bounded(float above, V x) { return most(all(-126.0f), least(all(above), x)); }
 
-// The new states' sum of x1 x2, of four rows in step; the same for fewer.
+// The new states' sum of x1 x2. Four rows share the additions across lanes; for fewer, what is stored after them is
+// written over or is no row.
 template <int R>
 inline __attribute__((always_inline)) void add_excess(const Rows<R>& rows, int64_t vector) {
   V p[4];
@@ -183,6 +176,7 @@ inline __attribute__((always_inline)) void add_slot(const float* states, int64_t
 
 constexpr int kSlotFloats = 2 * 3 * kLanes;
 
+// A block of 32 inputs. Unrolled any further, the loop takes one and a half times as long.
 template <int R, bool Update>
 inline __attribute__((always_inline)) void add_block(const float* states, int64_t padded, const float* weights, V (&acc)[R][3]) {
   int64_t slot = 0;
@@ -194,7 +188,7 @@ inline __attribute__((always_inline)) void add_block(const float* states, int64_
   add_slot<false, R, Update>(states + slot, padded, weights, acc);
 }
 
-// acc += states times weights, and what the pairs have too much.
+// acc += states times weights, and what the pairs have too much: the columns' share is in the bias, the rows' is `excess`.
 template <int R, bool Update>
 inline __attribute__((always_inline)) void multiply(const Rows<R>& rows, const float* weights, V (&acc)[R][3]) {
   int64_t k = 0;
@@ -209,7 +203,7 @@ inline __attribute__((always_inline)) void multiply(const Rows<R>& rows, const f
     }
 }
 
-// The sums of R rows for a vector of hidden units, with the stages of other work in between.
+// The sums of R rows for a vector of hidden units, all inputs of the gates in them.
 template <Cell C, int R>
 inline __attribute__((always_inline)) void sum_up(const Rows<R>& rows, const Weights& weights, const Columns& columns, Sums<R>& sums) {
   constexpr bool update = C != Cell::agru;
@@ -284,14 +278,14 @@ void walk_width(const Row* rows, int64_t count, const Weights& weights, bool eve
     for (; r + 4 <= live; r += 4) step_rows<C, 4, Width>(rows, r, t, now, next, weights);
     for (; r + 2 <= live; r += 2) step_rows<C, 2, Width>(rows, r, t, now, next, weights);
     if (r < live) step_rows<C, 1, Width>(rows, r, t, now, next, weights);
-    if (every_state || (live > 0 && rows[live - 1].length == t + 1)) {
-      for (r = 0; r < live; ++r) {
-        float* out = every_state ? rows[r].out + t * weights.hidden : rows[r].out;
-        if (every_state || rows[r].length == t + 1)
-          for (int64_t j = 0; j < weights.hidden; ++j) out[j] = next.states[r * padded + j] * unscaled;
-      }
+    for (r = 0; r < live; ++r) {
+      float* out = every_state ? rows[r].out + t * weights.hidden : rows[r].out;
+      if (every_state || rows[r].length == t + 1)
+        for (int64_t j = 0; j < weights.hidden; ++j) out[j] = next.states[r * padded + j] * unscaled;
     }
-    std::swap(now, next);
+    const Group swapped = now;
+    now = next;
+    next = swapped;
   }
 }
 
@@ -303,6 +297,7 @@ void walk_cell(const Row* rows, int64_t count, const Weights& weights, bool ever
 
 void walk(const Row* rows, int64_t count, const Weights& weights, Cell cell, bool fast, bool every_state, float* scratch) {
   if (fast) return augur::walk_words(rows, count, weights, cell, every_state, scratch);
+  if (!weights.pairs) return augur::kAvx512.walk(rows, count, weights, cell, fast, every_state, scratch);
   switch (cell) {
     case Cell::gru: return walk_cell<Cell::gru>(rows, count, weights, every_state, scratch);
     case Cell::augru: return walk_cell<Cell::augru>(rows, count, weights, every_state, scratch);
@@ -326,18 +321,6 @@ size_t scratch_floats(int64_t padded) {
   const size_t words = augur::words_scratch_floats(padded), vectors = 2 * kGroup * (padded + 2);
   return words > vectors ? words : vectors;
 }
-
-const Powers kPowers = [] {
-  Powers powers;
-  for (int i = 0; i < 32; ++i) {
-    const float power = static_cast<float>(__builtin_exp2(i / 32.0));
-    int32_t bits;
-    __builtin_memcpy(&bits, &power, sizeof bits);
-    bits -= i << 18;
-    __builtin_memcpy(powers.values + i, &bits, sizeof bits);
-  }
-  return powers;
-}();
 
 }  // namespace
 
