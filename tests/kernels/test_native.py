@@ -2,7 +2,7 @@
 
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -167,9 +167,9 @@ def with_one(weights: Tensor, value: float) -> Tensor:
     return changed
 
 
-RECURRENT = {
+RECURRENT: dict[str, Callable[[Tensor], Tensor]] = {
     "nearly none": lambda weights: 1e-6 * weights,
-    "none at all": torch.zeros_like,
+    "none at all": lambda weights: 0 * weights,
     "three times as large": lambda weights: 3 * weights,
     "one that stands out": lambda weights: with_one(weights, 8.0),
     "one that stands out far": lambda weights: with_one(weights, 300.0),
