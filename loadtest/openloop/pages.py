@@ -19,7 +19,7 @@ td:first-child, th:first-child { text-align: left; } tr { border-bottom: 1px sol
 """
 HOW = (
     "Open loop: requests leave when they are due, whatever became of the ones before, and latency counts from then. "
-    "Percentiles are of requests answered with 200 and of those that timed out, at what they waited; without the warm-up."
+    "Percentiles are of requests answered with 200 and of those that timed out, after that wait; without the warm-up."
 )
 
 

@@ -111,7 +111,7 @@ class Bench:
     """A server, and the bodies for it, ready to be measured at any rate."""
 
     def __init__(self, target: Target, traffic: Traffic, content: Content, workers: Workers, seed: int = 0) -> None:
-        self.target, self.seed = target, seed
+        self.target, self.content, self.seed = target, content, seed
         self.model = target.model()
         self._traffic, self._workers = traffic, workers
         self._bodies = Bodies(traffic, target.served(), content, seed)

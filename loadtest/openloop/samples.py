@@ -55,7 +55,7 @@ class Figures:
 
 
 def latencies_ms(samples: Samples) -> npt.NDArray[np.float64]:
-    """Times from when each was due: of what was answered with 200, and of what timed out, which took at least so long."""
+    """Times from when each was due: of what was answered with 200, and of what timed out, which took longer still."""
     counted = samples[(samples["status"] == 200) | (samples["status"] == TIMED_OUT)]
     return np.asarray((counted["done"] - counted["intended"]) * 1000, dtype=np.float64)
 
