@@ -18,7 +18,7 @@ from loadtest.capacity.words import page, text
 from loadtest.openloop import machine
 from loadtest.openloop.options import cores, number, whole
 from loadtest.openloop.samples import as_json
-from loadtest.openloop.target import TargetError
+from loadtest.openloop.target import Target, TargetError
 from loadtest.openloop.worker import WorkerError, Workers
 from loadtest.servers import ServerError
 from loadtest.traffic import Traffic
@@ -39,6 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         tuple(chosen.lengths),
         chosen.candidates,
         chosen.users,
+        start=chosen.start_rate,
         soak=chosen.soak,
     )
     try:
@@ -75,6 +76,7 @@ def options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--lengths", type=whole(1, 100), nargs="+", default=[50, 100], help="of histories (50 100)")
     parser.add_argument("--candidates", type=whole(1), default=Effort().candidates, help="of a request (200)")
     parser.add_argument("--users", type=whole(1), default=Effort().users, help="different users (500)")
+    parser.add_argument("--start-rate", type=number(0, above=True), default=Effort().start, help="tried first (20)")
     parser.add_argument("--soak", type=number(0), default=0.0, help="seconds of one long run at the end (0)")
     parser.add_argument("--model", type=Path, default=BUNDLED, help="artifact that both serve (the bundled one)")
     parser.add_argument("--server-cpus", type=cores, default=servers, metavar="N,...", help=f"({_said(servers)})")
@@ -91,32 +93,41 @@ def measure(stand: Stand) -> dict[str, Any]:
     """Every part."""
     found: dict[str, Any] = {"what": "augur against a plain server", "machine": machine.describe(), "cases": []}
     found["bound_p99_ms"], found["candidates"] = stand.effort.p99_ms, stand.effort.candidates
-    for length in stand.effort.lengths:
+    first, *longer = stand.effort.lengths
+    with stand.augur(first) as augur, stand.baseline(first) as baseline:
+        found["cases"] += _capacities(stand, (augur, baseline), first)
+        found |= _details(stand, (augur, baseline), first, found["cases"][0].rates)
+    for length in longer:
         with stand.augur(length) as augur, stand.baseline(length) as baseline:
-            for stored in (False, True):
-                content = stand.content(length, stored=stored)
-                benches = [stand.bench(target, content) for target in (augur, baseline)]
-                found["cases"].append(parts.capacity(stand, benches, length, stored=stored))
-    first = found["cases"][0]
-    length = stand.effort.lengths[0]
-    content = stand.content(length)
-    with stand.augur(length) as augur, stand.baseline(length) as baseline:
-        found["below_capacity"] = {
-            target.name: parts.below_capacity(stand, stand.bench(target, content), rate)
-            for target, rate in zip((augur, baseline), first.rates, strict=True)
-            if rate
-        }
-    with stand.augur(length) as augur:
-        bench = stand.bench(augur, content)
-        found["model"] = {name: bench.model.get(name) for name in ("name", "version", "description")}
-        found["outside_the_model"] = parts.outside_the_model(stand, bench)
-        one = stand.content(length, candidates=1)
-        with stand.echo() as echo:
-            found["one_candidate"] = parts.one_candidate(stand, stand.bench(augur, one), stand.bench(echo, one))
-        if first.rates[0]:
-            found["adjacency"] = parts.adjacency(stand, bench, first.rates[0])
-            if stand.effort.soak:
-                found["soak"] = parts.soak(stand, bench, first.rates[0])
+            found["cases"] += _capacities(stand, (augur, baseline), length)
+    return found
+
+
+def _capacities(stand: Stand, targets: Sequence[Target], length: int) -> list[parts.Case]:
+    """With histories sent along, and stored."""
+    found = []
+    for stored in (False, True):
+        benches = [stand.bench(target, stand.content(length, stored=stored)) for target in targets]
+        found.append(parts.capacity(stand, benches, length, stored=stored))
+    return found
+
+
+def _details(stand: Stand, targets: Sequence[Target], length: int, rates: Sequence[float]) -> dict[str, Any]:
+    """What is measured at one length of histories, below the capacities found."""
+    augur, baseline = [stand.bench(target, stand.content(length)) for target in targets]
+    pairs = [(bench, rate) for bench, rate in zip((augur, baseline), rates, strict=True) if rate]
+    found: dict[str, Any] = {
+        "model": {name: augur.model.get(name) for name in ("name", "version", "description")},
+        "below_capacity": {bench.target.name: parts.below_capacity(stand, bench, rate) for bench, rate in pairs},
+        "outside_the_model": parts.outside_the_model(stand, augur),
+    }
+    one = stand.content(length, candidates=1)
+    with stand.echo() as echo:
+        found["one_candidate"] = parts.one_candidate(stand, stand.bench(targets[0], one), stand.bench(echo, one))
+    if rates[0]:
+        found["adjacency"] = parts.adjacency(stand, augur, rates[0])
+        if stand.effort.soak:
+            found["soak"] = parts.soak(stand, augur, rates[0])
     return found
 
 

@@ -80,7 +80,7 @@ def capacity(stand: Stand, benches: Sequence[Bench], length: int, *, stored: boo
         bench = benches[place]
 
         def run(rate: float, confirming: bool) -> Run:
-            seconds = stand.effort.seconds if confirming else max(1.0, stand.effort.seconds / 3)
+            seconds = stand.effort.seconds if confirming else stand.effort.seconds / 3
             tried = Load(rate=rate, seconds=seconds_for(rate, seconds), warmup=stand.effort.warmup)
             return bench.run(tried, 10 * number + confirming)
 
@@ -177,7 +177,8 @@ def soak(stand: Stand, bench: Bench, rate: float) -> dict[str, Any]:
     run = bench.run(Load(rate=PART_OF_CAPACITY * rate, seconds=stand.effort.soak, warmup=stand.effort.warmup))
     memory = [(at, size / 2**20) for at, size in run.cost.memory]
     settled = [one for one in memory if one[0] >= SETTLED * stand.effort.soak]
-    slope = float(np.polyfit(*np.transpose(settled), 1)[0]) if len(settled) > 1 else float("nan")
+    times, sizes = [at for at, _ in settled], [size for _, size in settled]
+    slope = float(np.polyfit(times, sizes, 1)[0]) if len(settled) > 1 else float("nan")
     return {
         "seconds": stand.effort.soak,
         "summary": summary([run]),

@@ -96,7 +96,7 @@ class Stand:
         folder = self.folder / f"history_{length}"
         if not folder.exists():
             # By its command, for nothing here imports the model's code.
-            command = [sys.executable, "-m", "loadtest.baseline.lengthen", self.model, folder, str(length)]
+            command = [sys.executable, "-m", "loadtest.baseline.lengthen", str(self.model), str(folder), str(length)]
             done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
             if done.returncode:
                 raise ServerError(f"{self.model}: no model to serve: {done.stderr.strip().splitlines()[-1]}")

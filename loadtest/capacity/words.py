@@ -14,9 +14,9 @@ from loadtest.openloop.table import Measured, spread
 from loadtest.openloop.target import Target
 
 HOW = (
-    "Both servers have the same model, requests, cores and bound, and are measured in turn, round after round. Capacity "
-    "is the greatest offered rate, of Poisson arrivals, whose p99 from when a request was due keeps the bound without "
-    "one error or 429. Client and server share the machine; ratios hold, milliseconds are this machine's."
+    "Both servers have the same model, requests, cores and bound, and are measured in turn, round after round. "
+    "Capacity is the greatest offered rate, of Poisson arrivals, whose p99 from when a request was due keeps the bound "
+    "without one error or 429. Client and server share the machine; ratios hold, milliseconds are this machine's."
 )
 
 
@@ -27,7 +27,7 @@ def text(found: dict[str, Any]) -> str:
 
 def _lines(found: dict[str, Any]) -> Iterator[str]:
     about, cores, model = found["machine"], found["cores"], found["model"]
-    yield f"{about['cpu']}, {about['cores']} cores, load before: {about['load_before']}; client and servers share the machine"
+    yield f"{about['cpu']}, {about['cores']} cores, load before: {about['load_before']}; client and servers share them"
     yield f"servers on cores {cores['servers'] or 'any'}, client on {cores['client'] or 'any'}"
     yield f"model {model['name']} {model['version']}: {model['description']}"
     yield ""
@@ -62,7 +62,7 @@ def _below(server: str, each: dict[str, Any]) -> Iterator[str]:
     times = f"p50 {spread(alone['p50'])} ms, p99 {spread(alone['p99'])} ms"
     yield ""
     yield f"{server} at 70 % of capacity, {each['rate']:.1f}/s: {times}"
-    yield f"  beside one large request a second: p99 {spread(beside['p99'])} ms; the large: {_tail(each['large_p99_ms'])}"
+    yield f"  beside one large request a second: p99 {spread(beside['p99'])} ms; these {_tail(each['large_p99_ms'])}"
     yield f"  event loop (GET /livez): {_tail(each['stall_p99_ms'])}; idle: {_tail(each['stall_idle_p99_ms'])}"
 
 

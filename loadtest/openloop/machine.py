@@ -42,11 +42,6 @@ def resident_bytes(pids: Iterable[int]) -> int:
     return sum(int(fields[21]) * PAGE for pid in pids if (fields := _stat(pid)))
 
 
-def exists(pid: int) -> bool:
-    """Whether there is such a process."""
-    return bool(_stat(pid))
-
-
 def _stat(pid: int) -> list[str]:
     """The fields of /proc/PID/stat after the command's name; none for a process that is gone."""
     try:

@@ -32,7 +32,7 @@ def percentile_curves(curves: Sequence[tuple[str, np.ndarray]], title: str = "La
         # No further than the samples reach: one part in n.
         nines = np.linspace(0, np.log10(len(times)), 200)
         at = 100 * (1 - 10.0**-nines)
-        values = [percentiles(times, [each])[f"p{each:g}"] for each in at]
+        values = list(percentiles(times, at.tolist()).values())
         axes.plot(nines, values, color=colour, label=f"{name} ({len(times)} requests)")
     ticks = [0.0, *(-np.log10(1 - each / 100) for each in NINES[1:])]
     axes.set_xticks(ticks, [f"{each:g} %" for each in NINES])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -79,8 +80,13 @@ def figures(samples: Samples, seconds: float, kind: int = SCORE) -> Figures:
 
 def percentiles(times: npt.NDArray[np.float64], wanted: Sequence[float] = PERCENTILES) -> dict[str, float]:
     """`p50`, ...: the smallest sample that so many do not exceed; NaN of none. Nothing is made up between samples."""
-    values = np.percentile(times, wanted, method="inverted_cdf") if len(times) else np.full(len(wanted), np.nan)
-    return {f"p{each:g}": float(value) for each, value in zip(wanted, values, strict=True)}
+    ascending = np.sort(times)
+    # The small term is for products such as 0.999 * 1000, which are not whole in binary.
+    places = [max(0, math.ceil(each / 100 * len(ascending) - 1e-6) - 1) for each in wanted]
+    return {
+        f"p{each:g}": float(ascending[place]) if len(ascending) else math.nan
+        for each, place in zip(wanted, places, strict=True)
+    }
 
 
 def name_of(status: int) -> str:

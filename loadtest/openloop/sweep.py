@@ -15,7 +15,7 @@ from loadtest.openloop.run import Run
 LOWEST_RATE = 0.5
 HIGHEST_RATE = 200_000.0
 CLOSE = 1.05  # bisection ends when the bounds are so close
-STEP_DOWN = 0.95  # after a confirmation that failed
+STEP_DOWN = 0.95  # after a confirmation that failed; further with each
 FEWEST_REQUESTS = 50  # of a run that is judged by its p99, where it can have so many in
 LONGEST = 3.0  # times its usual length
 LATE_PART = 0.1  # of the bound: a client that is later counts half against the server
@@ -86,8 +86,9 @@ class Sweep:
         while kept and broke / kept > CLOSE:
             rate = (kept * broke) ** 0.5
             kept, broke = (rate, broke) if self._keeps(rate) else (kept, rate)
+        step = STEP_DOWN
         while kept >= LOWEST_RATE and not self._keeps(kept, confirming=True):
-            kept *= STEP_DOWN
+            kept, step = kept * step, step * STEP_DOWN
         return Capacity(kept if kept >= LOWEST_RATE else 0.0, self._points)
 
     def _bracket(self, start: float) -> tuple[float, float]:
