@@ -48,7 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"loadtest.openloop: {error}", file=sys.stderr)
         return 1
     failures = _failures(chosen, measured)
-    report(chosen, measured, document(measured, load_of(chosen), compared, failures, chosen.seed))
+    report(chosen, measured, document(measured, load_of(chosen), bound_of(chosen), compared, failures, chosen.seed))
     return 1 if failures else 0
 
 

@@ -217,6 +217,8 @@ class Client:
 
     def answered(self, request: int, status: int, body: bytes, timing: tuple[float, ...]) -> None:
         """The answer to a request is whole."""
+        if self._finished[request]:  # given up a moment ago
+            return
         self._finish(request, status)
         sample: Any = self._samples[request]
         sample["queue"], sample["store"], sample["compute"] = timing
@@ -232,15 +234,13 @@ class Client:
         self._open -= 1
         if connection in self._idle:
             self._idle.remove(connection)
-        if connection.request >= 0:
+        if connection.request >= 0 and not self._finished[connection.request]:
             self._finish(connection.request, NO_CONNECTION)
         self._drop_given_up()
         if self._waiting:  # perhaps for this one
             self._open_one()
 
     def _finish(self, request: int, status: int) -> None:
-        if self._finished[request]:
-            return
         self._finished[request] = True
         self._busy.pop(request, None)
         self._samples["done"][request] = self.now()

@@ -27,7 +27,9 @@ def page(measured: Sequence[Measured], found: dict[str, Any]) -> str:
     """The page of `python -m loadtest.openloop`."""
     drawn: list[tuple[str, str]] = []
     if any(one.sweeps for one in measured):
-        drawn.append(("latency against offered rate", pictures.latency_against_rate(measured)))
+        drawn.append(
+            ("latency against offered rate", pictures.latency_against_rate(measured, found["bound"]["p99_ms"]))
+        )
     drawn.append(
         (
             "latency by percentile",

@@ -48,10 +48,12 @@ def latency_against_rate(measured: Sequence[Measured], bound_ms: float | None = 
     figure, axes = _axes("Latency against offered rate")
     for one, colour in zip(measured, COLOURS, strict=False):
         points = sorted((point for sweep in one.sweeps for point in sweep.points), key=lambda each: each.run.load.rate)
+        rates = [point.run.load.rate for point in points]
         for name, style, alpha in (("p99", "-", 1.0), ("p50", "--", 0.5)):
-            rates = [point.run.load.rate for point in points]
             values = [point.run.scores.percentiles[name] for point in points]
-            axes.plot(rates, values, style, color=colour, alpha=alpha, linewidth=1, label=f"{one.target.name} {name}")
+            medians = {rate: np.median([v for r, v in zip(rates, values, strict=True) if r == rate]) for rate in rates}
+            label = f"{one.target.name} {name}"
+            axes.plot(list(medians), list(medians.values()), style, color=colour, alpha=alpha, linewidth=1, label=label)
             for rate, value, point in zip(rates, values, points, strict=True):
                 face = "white" if point.broken else colour
                 axes.plot(rate, value, "o", color=colour, alpha=alpha, markersize=4, markerfacecolor=face)
@@ -101,7 +103,7 @@ def over_time(title: str, label: str, series: Sequence[tuple[float, float]]) -> 
     """One quantity over seconds."""
     figure, axes = _axes(title, height=3)
     axes.plot([at for at, _ in series], [value for _, value in series], color=COLOURS[0])
-    axes.set(xlabel="seconds", ylabel=label, ylim=(0, None))
+    axes.set(xlabel="seconds", ylabel=label, ylim=(0, 1.1 * max(value for _, value in series)))
     return _svg(figure, legend=False)
 
 

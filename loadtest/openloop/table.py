@@ -11,7 +11,7 @@ from typing import Any
 from loadtest.openloop import machine
 from loadtest.openloop.run import Load, Run
 from loadtest.openloop.samples import as_json
-from loadtest.openloop.sweep import Capacity
+from loadtest.openloop.sweep import Bound, Capacity
 from loadtest.openloop.target import Target
 
 HEADER = ("", "offered/s", "achieved/s", "p50 ms", "p95", "p99", "p99.9", "errors", "degraded")
@@ -33,7 +33,12 @@ class Measured:
 
 
 def document(
-    measured: Sequence[Measured], load: Load, ratios: dict[str, Any] | None, failures: Sequence[str], seed: int
+    measured: Sequence[Measured],
+    load: Load,
+    bound: Bound | None,
+    ratios: dict[str, Any] | None,
+    failures: Sequence[str],
+    seed: int,
 ) -> dict[str, Any]:
     """Everything, for JSON."""
     return as_json(  # type: ignore[no-any-return]
@@ -41,6 +46,7 @@ def document(
             "what": "augur open-loop load",
             "machine": machine.describe(),
             "load": {**asdict(load), "seed": seed},
+            "bound": asdict(bound) if bound else None,
             "servers": [_server(one) for one in measured],
             "ratios": ratios,
             "remarks": remarks(measured),

@@ -56,7 +56,8 @@ class Target:
         model, (host, port) = self.model(), self.address
         fields = tuple(model.get("context_fields", ()))
         actions = tuple(model.get("actions", ()))
-        return Served(f"{host}:{port}", fields, actions, self.path, checked=bool(model))
+        named = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        return Served(named, fields, actions, self.path, checked=bool(model))
 
     def metrics(self) -> dict[str, list[tuple[dict[str, str], float]]]:
         """Its counters by name: labels and value of each. None of a server without /metrics."""

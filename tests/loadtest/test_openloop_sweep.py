@@ -128,6 +128,13 @@ def test_what_a_reader_has_to_know() -> None:
     assert not Target("http://no.such.host.invalid", name="c").same_machine
 
 
+def test_an_address_of_ipv6_is_in_brackets(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Target, "model", lambda self: {})
+    served = Target("http://[::1]:81").served()
+    assert (served.host, served.checked) == ("[::1]:81", False)
+    assert Target("http://[::1]:81").address == ("::1", 81)
+
+
 def test_histograms_of_batches_between_two_looks() -> None:
     def look(*counts: float) -> dict[str, list[tuple[dict[str, str], float]]]:
         bounds = ("+Inf", "8", "64")
