@@ -102,4 +102,6 @@ class Workers:
 
 
 if __name__ == "__main__":
-    work(sys.stdin.buffer, sys.stdout.buffer)
+    # Buffered whatever PYTHONUNBUFFERED says: a raw write to a pipe may end half way, and nobody would send the rest.
+    with open(0, "rb", closefd=False) as jobs, open(1, "wb", closefd=False) as outcomes:
+        work(jobs, outcomes)

@@ -246,9 +246,11 @@ def twin(scores_too_few: int) -> Iterator[Twin]:
     with Twin(scores_too_few) as server:
         thread = threading.Thread(target=server.serve_forever, args=(0.05,))
         thread.start()
-        yield server
-        server.shutdown()
-        thread.join()
+        try:
+            yield server
+        finally:
+            server.shutdown()
+            thread.join()
 
 
 @needs_locust
