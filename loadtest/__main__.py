@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
-from loadtest.servers import ROOT, ServerError, own_server, wait_until_ready
+from loadtest.servers import ROOT, ServerError, end_on_term, own_server, wait_until_ready
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -56,4 +56,5 @@ def _count(text: str) -> int:
 
 
 if __name__ == "__main__":
+    end_on_term()
     sys.exit(main())

@@ -20,7 +20,7 @@ from loadtest.openloop.options import cores, number, whole
 from loadtest.openloop.samples import as_json
 from loadtest.openloop.target import Target, TargetError
 from loadtest.openloop.worker import WorkerError, Workers
-from loadtest.servers import ServerError
+from loadtest.servers import ServerError, end_on_term
 from loadtest.traffic import Traffic
 
 
@@ -132,4 +132,5 @@ def _details(stand: Stand, targets: Sequence[Target], length: int, rates: Sequen
 
 
 if __name__ == "__main__":
+    end_on_term()
     sys.exit(main())

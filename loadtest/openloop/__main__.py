@@ -24,7 +24,7 @@ from loadtest.openloop.sweep import Bound, Capacity, Sweep, seconds_for
 from loadtest.openloop.table import Measured, document, text
 from loadtest.openloop.target import Target, TargetError
 from loadtest.openloop.worker import WorkerError, Workers
-from loadtest.servers import ServerError, own_server, wait_until_ready
+from loadtest.servers import ServerError, end_on_term, own_server, wait_until_ready
 from loadtest.traffic import Traffic
 
 ENDINGS = (0, -signal.SIGTERM)  # uvicorn's own way to end is by the signal
@@ -129,4 +129,5 @@ def report(chosen: argparse.Namespace, measured: Sequence[Measured], found: dict
 
 
 if __name__ == "__main__":
+    end_on_term()
     sys.exit(main())

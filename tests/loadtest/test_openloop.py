@@ -6,7 +6,11 @@ import base64
 import json
 import os
 import re
+import signal
+import socket
+import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -220,6 +224,20 @@ def test_nobody_there(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFix
 def test_a_server_that_does_not_start(command: str, said: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--serve", command]) == 1
     assert said in capsys.readouterr().err
+
+
+def test_no_server_is_left_behind(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    toy = TOY.replace("{port}", str(port))
+    command = [sys.executable, "-m", "loadtest.openloop", "--serve", f"{toy} --said", "--duration", "60"]
+    load = subprocess.Popen(command, cwd=servers.ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    begin = time.monotonic()
+    while not servers._listens(f"http://127.0.0.1:{port}") and time.monotonic() - begin < 30:
+        time.sleep(0.05)
+    load.terminate()
+    assert load.wait(30) == 128 + signal.SIGTERM
+    assert not servers._listens(f"http://127.0.0.1:{port}")
 
 
 def test_a_server_that_takes_no_behaviours(capsys: pytest.CaptureFixture[str]) -> None:

@@ -134,8 +134,11 @@ def main() -> None:
     parser.add_argument("--status", type=int, default=200)
     parser.add_argument("--timing", default="")
     parser.add_argument("--metrics", action="store_true")
+    parser.add_argument("--said", action="store_true", help="print where it listens")
     chosen = vars(parser.parse_args())
     port = chosen.pop("port")
+    if chosen.pop("said"):
+        print(f"serving http://127.0.0.1:{port}", flush=True)
 
     async def run() -> None:
         server = await asyncio.start_server(Toy(**chosen).serve, "127.0.0.1", port, backlog=1000)
