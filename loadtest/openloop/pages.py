@@ -81,10 +81,3 @@ def image(name: str, svg: str) -> str:
     """A picture, inside the page."""
     data = base64.b64encode(svg.encode()).decode()
     return f'<img alt="{html.escape(name)}" src="data:image/svg+xml;base64,{data}">'
-
-
-def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """Rows of text."""
-    lines = ["".join(f"<th>{html.escape(cell)}</th>" for cell in header)]
-    lines += ["".join(f"<td>{html.escape(cell)}</td>" for cell in row) for row in rows]
-    return "<table>" + "".join(f"<tr>{line}</tr>" for line in lines) + "</table>"

@@ -38,6 +38,7 @@ class Toy:
     free_at: float = 0.0
     seen: list[tuple[float, str, dict[str, Any]]] = field(default_factory=list)
     connections: int = 0
+    answered: int = 0  # scores
     batches: Counter[int] = field(default_factory=Counter)
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -85,10 +86,10 @@ class Toy:
 
     def _content(self, path: str, body: dict[str, Any]) -> tuple[int, Any]:
         if path == "/v1/score":
-            count = sum(path == "/v1/score" for _, path, _ in self.seen)
+            self.answered += 1
             scores = [0.5] * (len(body["item_ids"]) - self.wrong)
             answer = {"scores": scores, "degraded": "store_unavailable" if self.degraded else None}
-            return (self.status if count % 2 else 200), answer
+            return (self.status if self.answered % 2 else 200), answer
         if path == "/v1/behaviors":
             return (503, {}) if self.deaf else (200, {"accepted": len(body["events"]), "duplicates": 0})
         if path == "/v1/models" and not self.anonymous:
