@@ -204,6 +204,15 @@ def test_a_new_name_answers_by_name(serve: Any, models: Path) -> None:
     serve(scenario)
 
 
+def test_a_path_that_the_system_does_not_take_is_told(serve: Any, models: Path) -> None:
+    async def scenario(service: Service) -> None:
+        error = await refused(service, {"path": str(models / ("x" * 300))})
+        assert error["code"] == "model_rejected"
+        assert "File name too long" in error["message"]
+
+    serve(scenario)
+
+
 def test_a_folder_elsewhere_needs_the_root(serve: Any, models: Path, tmp_path: Path) -> None:
     async def scenario(service: Service) -> None:
         versions.near(models / "now", tmp_path / "elsewhere")
