@@ -198,6 +198,18 @@ const Kernels& kernels_in_use() {
   return found ? *found : *all_kernels().back();
 }
 
+bool cuts(const Users& users, int64_t behaviors) {
+  bool good = users.offsets[0] == 0 && users.offsets[users.count] == behaviors;
+  for (int64_t u = 0; u < users.count; ++u) good &= users.offsets[u] <= users.offsets[u + 1];
+  return good;
+}
+
+bool inside(const int64_t* index, int64_t count, int64_t rows) {
+  uint64_t largest = 0;  // what is negative is larger than any row
+  for (int64_t i = 0; i < count; ++i) largest = std::max(largest, static_cast<uint64_t>(index[i]));
+  return count == 0 || largest < static_cast<uint64_t>(rows);
+}
+
 std::vector<std::string> instruction_sets() {
   std::vector<std::string> names;
   for (const Kernels* each : all_kernels()) names.emplace_back(each->name);

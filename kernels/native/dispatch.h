@@ -26,6 +26,11 @@ struct Users {
   int64_t count;
 };
 
+// Whether offsets cut all behaviours: from 0 to their number, never falling.
+bool cuts(const Users& users, int64_t behaviors);
+// Whether all of index [count] are from 0 to rows - 1.
+bool inside(const int64_t* index, int64_t count, int64_t rows);
+
 struct Candidates {
   const float* queries;    // [C, H]
   const int64_t* user_of;  // [C]

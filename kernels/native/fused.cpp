@@ -1,6 +1,5 @@
 #include "fused.h"
 
-#include <algorithm>
 #include <cstring>
 
 #include "crew.h"
@@ -12,24 +11,12 @@ namespace {
 
 constexpr int64_t kRequestsWorthHelp = 16;
 
-bool inside(const int64_t* index, int64_t count, int64_t rows) {
-  uint64_t largest = 0;  // what is negative is larger than any row
-  for (int64_t i = 0; i < count; ++i) largest = std::max(largest, static_cast<uint64_t>(index[i]));
-  return count == 0 || largest < static_cast<uint64_t>(rows);
-}
-
-bool cuts(const int64_t* offsets, int64_t users, int64_t behaviors) {
-  bool good = offsets[0] == 0 && offsets[users] == behaviors;
-  for (int64_t u = 0; u < users; ++u) good &= offsets[u] <= offsets[u + 1];
-  return good;
-}
-
 }  // namespace
 
 int wrong_argument(const FusedModel& model, const FusedBatch& batch) {
   if (!inside(batch.behaviors, batch.behavior_count, model.items)) return 1;
   if (model.actions && !inside(batch.actions, batch.behavior_count, model.actions)) return 2;
-  if (!cuts(batch.offsets, batch.users, batch.behavior_count)) return 3;
+  if (!cuts({batch.offsets, batch.users}, batch.behavior_count)) return 3;
   if (!inside(batch.candidates, batch.candidate_count, model.items)) return 4;
   if (!inside(batch.history_of, batch.candidate_count, batch.users)) return 5;
   if (!inside(batch.request_of, batch.candidate_count, batch.requests)) return 6;

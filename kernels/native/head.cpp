@@ -15,12 +15,6 @@ constexpr int64_t kRowsWorthHelp = 64;  // below, waking a helper costs more tha
 
 int64_t padded_to_panel(int64_t count) { return (count + kPanel - 1) / kPanel * kPanel; }
 
-bool inside(const int64_t* index, int64_t count, int64_t rows) {
-  uint64_t largest = 0;  // what is negative is larger than any row
-  for (int64_t i = 0; i < count; ++i) largest = std::max(largest, static_cast<uint64_t>(index[i]));
-  return count == 0 || largest < static_cast<uint64_t>(rows);
-}
-
 }  // namespace
 
 PackedHead::PackedHead(const std::vector<PlainHeadLayer>& layers, const float* output, float output_bias,

@@ -29,21 +29,6 @@ const T* input(Address address) {
   return reinterpret_cast<const T*>(address);
 }
 
-// Offsets cut all N behaviours: from 0 to N, never falling.
-bool cuts(const augur::Users& users, int64_t behaviors) {
-  bool good = users.offsets[0] == 0 && users.offsets[users.count] == behaviors;
-  for (int64_t u = 0; u < users.count; ++u) good &= users.offsets[u] <= users.offsets[u + 1];
-  return good;
-}
-
-// Every candidate points to a user.
-bool point(const augur::Candidates& candidates, int64_t users) {
-  uint64_t largest = 0;  // what is negative is larger than any user
-  for (int64_t c = 0; c < candidates.count; ++c)
-    largest = std::max(largest, static_cast<uint64_t>(candidates.user_of[c]));
-  return candidates.count == 0 || largest < static_cast<uint64_t>(users);
-}
-
 augur::PlainWeights weights_of(Address input_weights, Address recurrent, Address bias, Address bias_candidate,
                                int64_t inputs, int64_t hidden) {
   return {input<float>(input_weights), input<float>(recurrent), input<float>(bias), input<float>(bias_candidate), inputs,
@@ -79,7 +64,7 @@ NB_MODULE(_native, module) {
          Address bias_candidate, int64_t input_width, int64_t hidden, bool projected, bool fast, int threads,
          Address out) {
         const augur::Users users{input<int64_t>(offsets), count};
-        return cuts(users, behaviors) &&
+        return augur::cuts(users, behaviors) &&
                augur::gru(input<float>(inputs), users,
                           weights_of(w_input, w_recurrent, bias, bias_candidate, input_width, hidden), projected, fast,
                           threads, reinterpret_cast<float*>(out));
@@ -92,7 +77,7 @@ NB_MODULE(_native, module) {
          int threads, Address out) {
         const augur::Users users{input<int64_t>(offsets), count};
         const augur::Candidates candidates{input<float>(queries), input<int64_t>(user_of), candidate_count};
-        return cuts(users, behaviors) && point(candidates, count) &&
+        return augur::cuts(users, behaviors) && augur::inside(candidates.user_of, candidates.count, count) &&
                augur::evolve(input<float>(states), users, candidates,
                              weights_of(w_input, w_recurrent, bias, bias_candidate, hidden, hidden),
                              static_cast<augur::Cell>(cell), fast, threads, reinterpret_cast<float*>(out));
