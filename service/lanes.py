@@ -122,6 +122,9 @@ class Lanes:
     def __init__(self, count: int, budget: int, turn: int, max_wait: float, deliver: Callable[[Batch], None]) -> None:
         self.queue = PartQueue(budget, turn)
         self._budget, self._max_wait, self._deliver = budget, max_wait, deliver
+        self.count = count
+        self._begun: dict[int, float] = {}  # when the batches began that are being computed, by thread
+        self._started = False
         self._work: SimpleQueue[bool] = SimpleQueue()  # one for each part that was put; False ends a lane
         self._threads = [
             threading.Thread(target=self._run, name=f"augur-lane-{number}", daemon=True) for number in range(count)
@@ -129,8 +132,24 @@ class Lanes:
 
     def start(self) -> None:
         """Starts the threads."""
+        self._started = True
         for thread in self._threads:
             thread.start()
+
+    @property
+    def busy(self) -> int:
+        """Lanes that compute."""
+        return len(self._begun)
+
+    def longest(self) -> float:
+        """Seconds since the oldest batch began that is being computed."""
+        begun = list(self._begun.values())
+        return time.perf_counter() - min(begun) if begun else 0.0
+
+    @property
+    def dead(self) -> int:
+        """Lanes that ended, which only `close` makes them do."""
+        return sum(not thread.is_alive() for thread in self._threads) if self._started else 0
 
     def put(self, parts: Sequence[Part]) -> None:
         """Queues the parts of a job."""
@@ -140,6 +159,7 @@ class Lanes:
 
     def close(self) -> None:
         """Ends the threads after the batches they are at."""
+        self._started = False
         for thread in self._threads:
             if thread.is_alive():
                 self._work.put(False)
@@ -154,7 +174,10 @@ class Lanes:
             if self.queue.candidates:  # lingering may have used up the signs of what is left
                 self._work.put(True)
             if batch or dropped:
-                self._deliver(_computed(batch, dropped))
+                self._begun[threading.get_ident()] = time.perf_counter()
+                computed = _computed(batch, dropped)
+                del self._begun[threading.get_ident()]
+                self._deliver(computed)
 
     def _linger(self) -> None:
         """Waits for company, if the settings ask for it: until the first job has waited enough or a batch is full."""
@@ -195,7 +218,8 @@ def compute(served: Served, parts: Sequence[Part]) -> list[Outcome]:
             return [Outcome(parts[0], None, error=InvalidInputError(str(error), field=error.field))]
     except Exception:
         if len(parts) == 1:
-            log.exception("the scorer failed at a request of %d candidates", parts[0].candidates)
+            extra = {"request_id": parts[0].job.request_id}
+            log.exception("the scorer failed at a request of %d candidates", parts[0].candidates, extra=extra)
             return [Outcome(parts[0], None, error=InternalError("the server failed at this request; its log says why"))]
         log.warning("the scorer failed at a batch of %d requests; each is tried alone", len(parts), exc_info=True)
     return [outcome for part in parts for outcome in compute(served, [part])]
