@@ -86,21 +86,19 @@ class EngineCollector(Collector):
 
     def _requests(self) -> Iterator[Metric]:
         tallies = self._engine.batcher.tallies
-        by_route = {(route, str(status)): count for (route, status), count in list(tallies.requests.items())}
-        yield _counters("augur_requests", "Requests by route and status", ("route", "code"), by_route)
-        seconds = HistogramMetricFamily(
-            "augur_request_seconds", "From a request's head to its answer", labels=["route"]
-        )
+        requests = CounterMetricFamily("augur_requests", "Requests by route and status", labels=["route", "code"])
+        for (route, status), count in list(tallies.requests.items()):
+            requests.add_metric([route, str(status)], count)
+        yield requests
+        seconds = HistogramMetricFamily("augur_request_seconds", "From a request's head to its end", labels=["route"])
         for route, tally in list(tallies.request_seconds.items()):
             _add(seconds, [route], tally)
         yield seconds
         yield _histogram("augur_queue_seconds", "Waiting for a lane, without the store", tallies.queue_seconds)
         yield _histogram("augur_store_seconds", "Reading the user's history", tallies.store_seconds)
         yield _histogram("augur_compute_seconds", "Computing the batches of a request", tallies.compute_seconds)
-        reasons = {(reason,): count for reason, count in list(tallies.degraded.items())}
-        yield _counters("augur_degraded", "Scores computed from less than is stored", ("reason",), reasons)
-        closed = {(reason,): count for reason, count in list(tallies.closed.items())}
-        yield _counters("augur_connections_closed", "Connections that the server ended", ("reason",), closed)
+        yield _counters("augur_degraded", "Scores computed from less than is stored", "reason", tallies.degraded)
+        yield _counters("augur_connections_closed", "Connections that the server ended", "reason", tallies.closed)
 
     def _batches(self) -> Iterator[Metric]:
         batcher = self._engine.batcher
@@ -136,8 +134,7 @@ class EngineCollector(Collector):
         store: Any = self._engine.store
         counts: Mapping[str, int] | None = getattr(store, "counts", None)
         if counts is not None:
-            by_event = {(event,): count for event, count in list(counts.items())}
-            yield _counters("augur_store_events", "What befell the behaviour store", ("event",), by_event)
+            yield _counters("augur_store_events", "What befell the behaviour store", "event", counts)
         state = getattr(store, "breaker_state", None)
         if state is not None:
             breaker = GaugeMetricFamily("augur_store_breaker", "1 for the state of the breaker", labels=["state"])
@@ -155,10 +152,10 @@ class EngineCollector(Collector):
         yield CounterMetricFamily("augur_log_lines_lost", "Log lines that could not be written", value=logs.lost())
 
 
-def _counters(name: str, meaning: str, labels: tuple[str, ...], values: Mapping[tuple[str, ...], int]) -> Metric:
-    family = CounterMetricFamily(name, meaning, labels=labels)
-    for of, value in values.items():
-        family.add_metric(of, value)
+def _counters(name: str, meaning: str, label: str, values: Mapping[str, int]) -> Metric:
+    family = CounterMetricFamily(name, meaning, labels=[label])
+    for of, value in list(values.items()):
+        family.add_metric([of], value)
     return family
 
 

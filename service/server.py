@@ -159,8 +159,9 @@ class Server(uvicorn.Server):
     async def _accept_rest(self, listener: socket.socket) -> None:
         """Takes the connections that clients have made and nobody has accepted yet: closing would break them."""
         loop = asyncio.get_running_loop()
+        protocol: Any = self.config.http_protocol_class
         factory = functools.partial(
-            self.config.http_protocol_class,
+            protocol,
             config=self.config,
             server_state=self.server_state,
             app_state=self.lifespan.state,
