@@ -38,8 +38,8 @@ def open_provider(version: str) -> TracerProvider:
     except ImportError:
         raise ConfigError(NEEDS) from None
     # OTEL_SERVICE_NAME and OTEL_RESOURCE_ATTRIBUTES say otherwise where they are set.
-    named = Resource({"service.name": "augur", "service.version": version}).merge(Resource.create())
-    if named.attributes["service.name"] == "unknown_service":
+    named = Resource({"service.version": version}).merge(Resource.create())
+    if str(named.attributes["service.name"]).startswith("unknown_service"):
         named = named.merge(Resource({"service.name": "augur"}))
     provider = TracerProvider(resource=named)
     provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))

@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import re
 import shlex
 import signal
 import socket
-import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
+from process_parts import running
 
 from model.scorer import load_scorer
 from service import launch
@@ -25,41 +22,6 @@ from service.__main__ import main
 from service.server import bind
 from service.settings import ConfigError, Settings
 from service.stores import open_store
-
-ROOT = Path(__file__).resolve().parents[2]
-
-
-class Process:
-    """`python -m service`, and what it said at its start."""
-
-    def __init__(self, settings: dict[str, str]) -> None:
-        environment = {name: value for name, value in os.environ.items() if not name.startswith("AUGUR_")}
-        self.popen = subprocess.Popen(
-            [sys.executable, "-m", "service"],
-            cwd=ROOT,
-            env=environment | {"AUGUR_PORT": "0"} | settings,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        assert self.popen.stdout is not None
-        self.lines = [self.popen.stdout.readline() for _ in range(3)]
-        self.url = self.lines[1].split()[1] if self.lines[1] else ""
-
-    def end(self, seconds: float = 20) -> tuple[int, str]:
-        out, errors = self.popen.communicate(timeout=seconds)
-        return self.popen.returncode, out + errors
-
-
-@contextmanager
-def running(**settings: str) -> Iterator[Process]:
-    process = Process({f"AUGUR_{name.upper()}": value for name, value in settings.items()})
-    try:
-        yield process
-    finally:
-        if process.popen.poll() is None:
-            process.popen.kill()
-            process.popen.communicate()
 
 
 def test_a_server_starts_answers_and_leaves_in_order(artifact_folder: Path, data_folder: Path) -> None:
