@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import hmac
 import json
 import re
 from dataclasses import replace
@@ -131,8 +132,13 @@ def test_without_user_keys_the_rest_is_open(with_service: Any) -> None:
 
 
 def test_every_key_is_compared(monkeypatch: pytest.MonkeyPatch) -> None:
-    compared = []
-    monkeypatch.setattr(keys.hmac, "compare_digest", lambda a, b: compared.append(b) or a == b)
+    compared: list[bytes] = []
+
+    def compare(one: bytes, other: bytes) -> bool:
+        compared.append(other)
+        return one == other
+
+    monkeypatch.setattr(hmac, "compare_digest", compare)
     scope = {"type": "http", "method": "GET", "path": "/v1/models", "headers": [(b"x-api-key", USER.encode())]}
     assert Keys(KEYED).check(scope) == "web"
     assert len(compared) == 3

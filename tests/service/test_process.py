@@ -17,7 +17,7 @@ import pytest
 from process_parts import running
 
 from model.scorer import load_scorer
-from service import launch
+from service import announce, launch
 from service.__main__ import main
 from service.server import bind
 from service.settings import ConfigError, Settings
@@ -144,6 +144,17 @@ def test_a_busy_port_is_told_before_the_model_is_loaded(capsys: pytest.CaptureFi
 def test_a_process_says_the_same(artifact_folder: Path) -> None:
     with running(model=str(artifact_folder), window="none") as process:
         assert process.end() == (2, "augur: AUGUR_WINDOW='none': a whole number\n")
+
+
+@pytest.mark.parametrize(("host", "keys", "warns"), [("127.0.0.1", 0, 0), ("0.0.0.0", 0, 1), ("0.0.0.0", 1, 0)])
+def test_a_server_that_is_open_to_others_says_so(
+    host: str, keys: int, warns: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    settings = Settings(host=host, port=0, api_keys=f"web:{'0' * 64}" if keys else "")
+    with bind(settings) as listener:
+        announce.warn_if_open(settings, listener)
+    assert caplog.text.count("AUGUR_API_KEYS is not set: whoever reaches 0.0.0.0") == warns
+    assert ("1 API keys" if keys else "open to all") in announce.access(settings)
 
 
 def test_help_lists_the_settings(capsys: pytest.CaptureFixture[str]) -> None:

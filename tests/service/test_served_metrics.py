@@ -142,8 +142,9 @@ def with_breaker(service: Service) -> None:
     """The store with a guard that has a breaker."""
 
     class Guarded:
-        breaker_state = "half_open"
-        counts = Counter(opened=2, reads=7)
+        def __init__(self) -> None:
+            self.breaker_state = "half_open"
+            self.counts = Counter(opened=2, reads=7)
 
         def __getattr__(self, name: str) -> Any:
             return getattr(inner, name)
@@ -174,7 +175,7 @@ def test_the_dashboard_can_be_provisioned() -> None:
     dashboard = json.loads(DASHBOARD.read_text())
     assert dashboard["uid"] == "augur"
     assert dashboard["id"] is None
-    assert [each["type"] for each in dashboard["templating"]["list"]][0] == "datasource"
+    assert next(each["type"] for each in dashboard["templating"]["list"]) == "datasource"
     panels = [panel for panel in dashboard["panels"] if panel["type"] != "row"]
     assert len({panel["id"] for panel in dashboard["panels"]}) == len(dashboard["panels"])
     for panel in panels:
