@@ -7,7 +7,7 @@ import itertools
 import logging
 import re
 import secrets
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from importlib.metadata import PackageNotFoundError, version
 
@@ -33,11 +33,16 @@ from service.visit import VISIT, Visit
 
 log = logging.getLogger("augur.http")
 
-# Of pages too: nobody may frame them or hear where their reader came from. HSTS is for whoever ends TLS to set.
-SECURITY = ((b"x-content-type-options", b"nosniff"), (b"referrer-policy", b"no-referrer"))
+Header = tuple[bytes, bytes]
+
+# HSTS is not among these: it is for whoever ends TLS to set.
+NO_SNIFF = (b"x-content-type-options", b"nosniff")
+NO_REFERRER = (b"referrer-policy", b"no-referrer")
 NO_STORE = (b"cache-control", b"no-store")
-# What has one of these says itself how long it may be kept.
-CACHEABLE = frozenset((b"cache-control", b"etag"))
+# An answer with an etag says itself how long it may be kept.
+OURS = frozenset(
+    (b"x-request-id", b"x-content-type-options", b"referrer-policy", b"connection", b"cache-control", b"etag")
+)
 
 REQUEST_ID = re.compile(rb"[A-Za-z0-9._:/+=-]{1,128}\Z")
 
@@ -120,7 +125,10 @@ class Door:
             return
         visit = Visit(_request_id(scope))
         VISIT.set(visit)
-        headers = [(b"x-request-id", visit.request_id.encode()), *SECURITY]
+        app = self._direct.get((scope["method"], scope["path"]), self._app)
+        headers = [(b"x-request-id", visit.request_id.encode()), NO_SNIFF]
+        if app is self._app:  # there are pages among the framework's answers
+            headers.append(NO_REFERRER)
         if self._engine.state is State.DRAINING:
             # Clients that keep connections open move on to another server instead of meeting a closed one.
             headers.append((b"connection", b"close"))
@@ -130,12 +138,12 @@ class Door:
                 visit.status = message["status"]
                 stated = message.get("headers", ())
                 names = {name for name, _ in stated}
-                message["headers"] = [*stated, *(each for each in headers if each[0] not in names)]
-                if names.isdisjoint(CACHEABLE):
-                    message["headers"].append(NO_STORE)
+                if names.isdisjoint(OURS):
+                    message["headers"] = [*stated, *headers, NO_STORE]
+                else:
+                    message["headers"] = _merged(stated, headers)
             await send(message)
 
-        app = self._direct.get((scope["method"], scope["path"]), self._app)
         try:
             visit.key = self._keys.check(scope)
             await app(scope, receive, send_with_headers)
@@ -155,6 +163,13 @@ class Door:
             await errors.to_response(failed)(scope, receive, send_with_headers)
         finally:
             self._witness.note(scope, visit, scope["path"] if app is not self._app else None)
+
+
+def _merged(stated: Sequence[Header], ours: Sequence[Header]) -> list[Header]:
+    """An answer's headers and ours, those of the answer first."""
+    names = {name for name, _ in stated}
+    merged = [*stated, *(each for each in ours if each[0] not in names)]
+    return merged if b"cache-control" in names or b"etag" in names else [*merged, NO_STORE]
 
 
 # Unlike random ones these cost nothing; no two processes begin with the same.

@@ -28,6 +28,10 @@ def process(artifact_folder: Path) -> Iterator[Process]:
     settings = {"receive_seconds": "1", "max_connections": "12", "linger_seconds": "0", "lanes": "1"}
     with running(model=str(artifact_folder), **settings) as running_process:
         yield running_process
+        running_process.popen.terminate()
+        code, output = running_process.end()
+    assert code == 0
+    assert "Traceback" not in output
 
 
 def connect(process: Process) -> socket.socket:
