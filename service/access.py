@@ -37,15 +37,22 @@ class Witness:
             route = template(scope)
         self._tallies.answered(route, visit.status or GONE, seconds)
         scope["augur.route"] = route
+        if self._lines or seconds > self._slow:
+            self._say(scope, visit, route, seconds)
+
+    def _say(self, scope: Scope, visit: Visit, route: str, seconds: float) -> None:
+        status, ms = visit.status or GONE, round(seconds * 1e3, 3)
+        fields = {"method": scope["method"], "route": route, "status": status, "ms": ms}
+        said = f"{scope['method']} {route} {status} in {ms:.3f} ms"
+        if visit.key is not None:
+            fields["key"] = visit.key
+            said += f", key {visit.key}"
         if self._lines:
-            fields = _fields(scope, visit, route, seconds)
-            access_log.info("%s %s %d in %.3f ms", *fields.values(), extra={"fields": fields})
+            access_log.info("%s", said, extra={"fields": fields})
         if seconds > self._slow:
-            fields = _fields(scope, visit, route, seconds)
             stages = _stages(visit)
-            said = ", ".join(f"{name} {value:g}" for name, value in stages.items()) or "nothing scored"
-            # One line for each: what is slow is in the log without the access log too.
-            slow_log.warning("slow: %s %s %d in %.3f ms; %s", *fields.values(), said, extra={"fields": fields | stages})
+            where = ", ".join(f"{name} {value:g}" for name, value in stages.items()) or "nothing scored"
+            slow_log.warning("slow: %s; %s", said, where, extra={"fields": fields | stages})
 
 
 def template(scope: Scope) -> str:
@@ -57,10 +64,6 @@ def template(scope: Scope) -> str:
     mounted: str = scope.get("app_root_path", "")
     inner: str = scope.get("root_path", "")
     return inner[len(mounted) :] or UNMATCHED
-
-
-def _fields(scope: Scope, visit: Visit, route: str, seconds: float) -> dict[str, Any]:
-    return {"method": scope["method"], "route": route, "status": visit.status or GONE, "ms": round(seconds * 1e3, 3)}
 
 
 def _stages(visit: Visit) -> dict[str, Any]:

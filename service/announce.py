@@ -6,6 +6,7 @@ import ipaddress
 import json
 import logging
 import socket
+import time
 from typing import Any
 
 from service.engine import Engine
@@ -42,6 +43,7 @@ def as_json(engine: Engine, version: str, url: str, seeded_users: int, example: 
         for each in engine.models
     ]
     said = {
+        "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "level": "info",
         "logger": "augur",
         "message": "serving",

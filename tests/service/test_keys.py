@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import hmac
 import json
+import logging
 import re
 from dataclasses import replace
 from hashlib import sha256
@@ -122,6 +123,18 @@ def test_models_are_changed_with_an_admin_key_alone(
         assert says in error_of(answer)["message"]
 
     with_service(scenario, settings=settings)
+
+
+def test_the_access_log_names_the_key(with_service: Any, caplog: pytest.LogCaptureFixture) -> None:
+    async def scenario(service: Service) -> None:
+        for key in (OTHER, ADMIN, "augur_wrong"):
+            await post(service, "/v1/score", VALID, headers=bearer(key))
+
+    with caplog.at_level(logging.INFO):
+        with_service(scenario, settings=replace(KEYED, access_log=1))
+    records = [each for each in caplog.records if each.name == "augur.access"]
+    assert [each.__dict__["fields"].get("key") for each in records] == ["web.next", "ops", None]
+    assert records[0].getMessage().endswith("ms, key web.next")
 
 
 def test_without_user_keys_the_rest_is_open(with_service: Any) -> None:
