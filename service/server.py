@@ -96,7 +96,7 @@ class JoinedWrites:
 
     def _flush(self) -> None:
         held, self._held = self._held, []
-        if held:
+        if held and not self._transport.is_closing():  # the client may have gone within the turn
             self._transport.write(b"".join(held))
 
 

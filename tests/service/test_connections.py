@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import resource
 import socket
@@ -189,3 +190,26 @@ def test_as_many_files_may_be_open_as_connections_take(
     monkeypatch.setattr(server, "resource", None)
     server.allow_files(500)
     assert len(set_to) == 2
+
+
+def test_nothing_is_written_to_a_client_that_went_within_the_turn() -> None:
+    class Transport:
+        closing, written = False, b""
+
+        def is_closing(self) -> bool:
+            return self.closing
+
+        def write(self, data: bytes) -> None:
+            self.written += data
+
+    async def scenario() -> tuple[bytes, bytes]:
+        stays, goes = Transport(), Transport()
+        for transport in (stays, goes):
+            joined = server.JoinedWrites(transport)  # type: ignore[arg-type]
+            joined.write(b"a")
+            joined.write(b"b")
+        goes.closing = True
+        await asyncio.sleep(0)
+        return stays.written, goes.written
+
+    assert asyncio.run(scenario()) == (b"ab", b"")
