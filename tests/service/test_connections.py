@@ -14,10 +14,12 @@ from typing import Any
 
 import httpx
 import pytest
+import uvicorn
 from process_parts import Process, running
+from uvicorn.server import ServerState
 
-from service import server
-from service.connections import MAX_HEAD_BYTES
+from service import connections, server
+from service.connections import MAX_HEAD_BYTES, Limits, PatientProtocol
 
 BODY = b'{"user_id": "1", "item_ids": [100]}'
 HEAD = b"POST /v1/score HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n"
@@ -213,3 +215,94 @@ def test_nothing_is_written_to_a_client_that_went_within_the_turn() -> None:
         return stays.written, goes.written
 
     assert asyncio.run(scenario()) == (b"ab", b"")
+
+
+class Silent(asyncio.Transport):
+    """A transport to nobody."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.closed, self.written = False, b""
+
+    def get_extra_info(self, name: str, default: Any = None) -> Any:
+        return default
+
+    def get_write_buffer_size(self) -> int:
+        return 0
+
+    def is_closing(self) -> bool:
+        return self.closed
+
+    def close(self) -> None:
+        self.closed = True
+
+    def write(self, data: Any) -> None:
+        self.written += data
+
+
+def test_a_connection_that_never_asks_is_ended_once() -> None:
+    async def scenario() -> None:
+        async def nothing(scope: Any, receive: Any, send: Any) -> None:
+            raise AssertionError
+
+        config = uvicorn.Config(nothing)
+        limits = Limits(receive_seconds=5, max_connections=1, idle_seconds=75)
+        made = PatientProtocol(config=config, server_state=ServerState(), app_state={}, limits=limits)
+        transport = Silent()
+        made.connection_made(transport)
+        now = time.monotonic()
+        made.check(now + 70)
+        assert not transport.closed
+        made.check(now + 80)
+        assert transport.closed
+        made.end("idle")
+        assert limits.closed == {"idle": 1}
+
+    asyncio.run(scenario())
+
+
+def test_what_this_side_does_not_read_is_not_held_against_the_client() -> None:
+    async def scenario() -> None:
+        async def waits(scope: Any, receive: Any, send: Any) -> None:
+            await asyncio.Event().wait()
+
+        limits = Limits(receive_seconds=5, max_connections=1, idle_seconds=75)
+        made = PatientProtocol(config=uvicorn.Config(waits), server_state=ServerState(), app_state={}, limits=limits)
+        transport = Silent()
+        transport.pause_reading = transport.resume_reading = lambda: None  # type: ignore[method-assign]
+        made.connection_made(transport)
+        made.data_received(HEAD % 1_000_000 + b"x" * 100_000)
+        now = time.monotonic()
+        assert made.flow.read_paused
+        made.check(now + 10)
+        assert not transport.closed
+        made.flow.resume_reading()
+        made.check(now + 14)
+        assert not transport.closed
+        made.check(now + 16)
+        assert transport.closed
+        assert transport.written.startswith(b"HTTP/1.1 408")
+        for task in made.tasks:
+            task.cancel()
+
+    asyncio.run(scenario())
+
+
+def test_the_sweep_outlives_a_fault(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    class Broken:
+        checked = 0
+
+        def check(self, now: float) -> None:
+            self.checked += 1
+            raise ValueError("broken")
+
+    async def scenario() -> int:
+        broken = Broken()
+        task = asyncio.create_task(connections.sweep({broken}))
+        await asyncio.sleep(0.1)
+        task.cancel()
+        return broken.checked
+
+    monkeypatch.setattr(connections, "SWEEP_SECONDS", 0.01)
+    assert asyncio.run(scenario()) > 1
+    assert "the check of a connection failed" in caplog.text
