@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from service.jobs import Job, Scored
 
-NEEDS = "AUGUR_TRACES=1: needs opentelemetry-sdk and opentelemetry-exporter-otlp-proto-http (pip install augur[traces])"
+NEEDS = "AUGUR_TRACES=1: needs opentelemetry-sdk and opentelemetry-exporter-otlp-proto-http (pip install '.[traces]')"
 
 
 def open_provider(version: str) -> TracerProvider:
