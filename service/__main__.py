@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import logging
 import os
 import sys
 from collections.abc import Mapping, Sequence
 
+from service.logs import configure
 from service.settings import ConfigError, Settings, describe
 
 
@@ -22,11 +22,7 @@ def main(arguments: Sequence[str] | None = None, environment: Mapping[str, str] 
     parser.parse_args(arguments)
     try:
         settings = Settings.from_environment(environment)
-        logging.basicConfig(
-            level=settings.log_level.upper(),
-            format="%(asctime)s %(levelname)s %(name)s: %(message)s",
-            stream=sys.stderr,
-        )
+        configure(settings)
         serve(settings)
     except ConfigError as error:
         print(f"augur: {error}", file=sys.stderr)

@@ -7,7 +7,7 @@ import itertools
 import logging
 import re
 import secrets
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from importlib.metadata import PackageNotFoundError, version
 
@@ -17,17 +17,32 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from model.scorer import Scorer, load_scorer
-from service import errors
+from service import errors, metrics
+from service.access import Witness
 from service.docs import add_docs
 from service.engine import Engine, State
+from service.keys import Keys
 from service.models import Models, Routes, Served
 from service.routes import router
 from service.scoring import ScoreRoute
 from service.settings import Settings
 from service.stores import BehaviorStore, open_store
 from service.stores.guarded import GuardedStore
+from service.tracing import Tracing, open_provider
+from service.visit import VISIT, Visit
 
 log = logging.getLogger("augur.http")
+
+Header = tuple[bytes, bytes]
+
+# HSTS is not among these: it is for whoever ends TLS to set.
+NO_SNIFF = (b"x-content-type-options", b"nosniff")
+NO_REFERRER = (b"referrer-policy", b"no-referrer")
+NO_STORE = (b"cache-control", b"no-store")
+# An answer with an etag says itself how long it may be kept.
+OURS = frozenset(
+    (b"x-request-id", b"x-content-type-options", b"referrer-policy", b"connection", b"cache-control", b"etag")
+)
 
 REQUEST_ID = re.compile(rb"[A-Za-z0-9._:/+=-]{1,128}\Z")
 
@@ -44,9 +59,11 @@ def create_app(settings: Settings, *, scorer: Scorer | None = None, store: Behav
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         await engine.start()
+        lag = asyncio.create_task(engine.batcher.tallies.watch_loop())
         try:
             yield
         finally:
+            lag.cancel()
             await engine.close()
 
     app = FastAPI(
@@ -59,11 +76,15 @@ def create_app(settings: Settings, *, scorer: Scorer | None = None, store: Behav
         redirect_slashes=False,
     )
     app.state.engine = engine
+    app.state.metrics = metrics.registry(engine, product_version())
     app.include_router(router)
+    app.include_router(metrics.router)
     add_docs(app, settings)
     for kind in (errors.AugurError, RequestValidationError, HTTPException):
         app.add_exception_handler(kind, errors.handle)
     app.add_middleware(Door, engine=engine)
+    if settings.traces:
+        app.add_middleware(Tracing, provider=open_provider(product_version()))
     return app
 
 
@@ -87,12 +108,14 @@ def product_version() -> str:
 
 
 class Door:
-    """What holds for every request: an id in and out, no exception past it, and leave-taking while draining."""
+    """What holds for every request: a key, an id in and out, no exception past it, leave-taking while draining."""
 
     def __init__(self, app: ASGIApp, engine: Engine) -> None:
         self._app = app
         self._engine = engine
         # Served without the framework.
+        self._keys = Keys(engine.settings)
+        self._witness = Witness(engine.settings, engine.batcher.tallies)
         self._direct: dict[tuple[str, str], ASGIApp] = {("POST", "/v1/score"): ScoreRoute(engine)}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -100,47 +123,62 @@ class Door:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        headers = [(b"x-request-id", _request_id(scope)), (b"x-content-type-options", b"nosniff")]
+        visit = Visit(_request_id(scope))
+        VISIT.set(visit)
+        app = self._direct.get((scope["method"], scope["path"]), self._app)
+        headers = [(b"x-request-id", visit.request_id.encode()), NO_SNIFF]
+        if app is self._app:  # there are pages among the framework's answers
+            headers.append(NO_REFERRER)
         if self._engine.state is State.DRAINING:
             # Clients that keep connections open move on to another server instead of meeting a closed one.
             headers.append((b"connection", b"close"))
-        started = False
 
         async def send_with_headers(message: Message) -> None:
-            nonlocal started
             if message["type"] == "http.response.start":
-                started = True
+                visit.status = message["status"]
                 stated = message.get("headers", ())
                 names = {name for name, _ in stated}
-                message["headers"] = [*stated, *(each for each in headers if each[0] not in names)]
+                if names.isdisjoint(OURS):
+                    message["headers"] = [*stated, *headers, NO_STORE]
+                else:
+                    message["headers"] = _merged(stated, headers)
             await send(message)
 
-        app = self._direct.get((scope["method"], scope["path"]), self._app)
         try:
+            visit.key = self._keys.check(scope)
             await app(scope, receive, send_with_headers)
         except errors.AugurError as error:
             await errors.to_response(error)(scope, receive, send_with_headers)
         except asyncio.CancelledError:
             # The end of the server's patience with a request that is not even whole.
-            if started or self._engine.state is not State.DRAINING:
+            if visit.status or self._engine.state is not State.DRAINING:
                 raise
             stopped = errors.DrainingError("the server stopped before it had the whole request")
             await errors.to_response(stopped)(scope, receive, send_with_headers)
         except Exception:
-            log.exception("%s failed, request id %s", scope["method"], headers[0][1].decode())
-            if started:
+            log.exception("%s failed, request id %s", scope["method"], visit.request_id)
+            if visit.status:
                 raise
             failed = errors.InternalError("the server failed at this request; its log says why")
             await errors.to_response(failed)(scope, receive, send_with_headers)
+        finally:
+            self._witness.note(scope, visit, scope["path"] if app is not self._app else None)
+
+
+def _merged(stated: Sequence[Header], ours: Sequence[Header]) -> list[Header]:
+    """An answer's headers and ours, those of the answer first."""
+    names = {name for name, _ in stated}
+    merged = [*stated, *(each for each in ours if each[0] not in names)]
+    return merged if b"cache-control" in names or b"etag" in names else [*merged, NO_STORE]
 
 
 # Unlike random ones these cost nothing; no two processes begin with the same.
 _request_ids = map("{}-{:x}".format, itertools.repeat(secrets.token_hex(6)), itertools.count(1))
 
 
-def _request_id(scope: Scope) -> bytes:
+def _request_id(scope: Scope) -> str:
     """The client's own id if it can be repeated safely, else a new one."""
     for name, value in scope["headers"]:
         if name == b"x-request-id" and REQUEST_ID.match(value):
-            return bytes(value)
-    return next(_request_ids).encode()
+            return str(value, "ascii")
+    return next(_request_ids)

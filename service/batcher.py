@@ -26,6 +26,7 @@ from service.models import Served
 from service.settings import Settings
 from service.stores.guarded import GuardedStore
 from service.stores.records import IntArray
+from service.tallies import Tallies
 
 log = logging.getLogger("augur.batcher")
 
@@ -43,6 +44,7 @@ class Batcher:
 
     def __init__(self, store: GuardedStore, settings: Settings) -> None:
         self.counts: Counter[str] = Counter()
+        self.tallies = Tallies()
         self._store = store
         self._settings = settings
         self._budget = settings.batch_candidates
@@ -52,7 +54,7 @@ class Batcher:
         self._open_jobs: set[Job] = set()
         self._draining = False
         self._loop: asyncio.AbstractEventLoop
-        self._lanes = Lanes(
+        self.lanes = self._lanes = Lanes(
             settings.compute_lanes, self._budget, max(1, self._budget // 4), settings.max_wait_us / 1e6, self._hand_over
         )
 
@@ -115,12 +117,14 @@ class Batcher:
         self._open_jobs.add(job)
         self._enqueue(job)
         try:
-            return await job.answer
+            scored = await job.answer
         finally:
             for timer in timers:
                 timer.cancel()
             self._open_jobs.discard(job)
             self._leave(job)
+        self.tallies.scored(job, scored)
+        return scored
 
     def follow(self, job: Job) -> bool:
         """Takes a job that nobody waits for, to be computed when nothing else is; False if there is no room for it.
@@ -254,6 +258,8 @@ class Batcher:
         counts["dropped"] += batch.dropped
         counts["batches"] += bool(outcomes)
         counts["histories"] += batch.histories
+        if outcomes:
+            self.tallies.computed(len(outcomes), sum(each.part.candidates for each in outcomes), batch.histories)
         for part, scores, unknown, error in outcomes:
             counts["candidates"] += part.last - part.first
             if error is not None or scores is None:

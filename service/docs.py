@@ -13,12 +13,18 @@ from pydantic.json_schema import models_json_schema
 from starlette.staticfiles import StaticFiles
 
 from service import wire
+from service.keys import PROBES
 from service.settings import Settings
 
 router = APIRouter(include_in_schema=False)
 
 # Bodies that routes read themselves, which the framework therefore does not see.
 BODIES: tuple[type[BaseModel], ...] = (wire.ScoreRequest, wire.BehaviorsRequest, wire.LoadRequest)
+
+SCHEMES = {
+    "bearer": {"type": "http", "scheme": "bearer"},
+    "header": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
+}
 
 PAGE = """<!doctype html>
 <html lang="en">
@@ -72,6 +78,12 @@ def add_docs(app: FastAPI, settings: Settings) -> None:
 
 def _document(app: FastAPI, settings: Settings) -> dict[str, Any]:
     document = get_openapi(title=app.title, version=app.version, description=app.description, routes=app.routes)
+    if settings.api_keys.strip():
+        document["components"]["securitySchemes"] = SCHEMES
+        document["security"] = [{name: []} for name in SCHEMES]
+        for path in PROBES & document["paths"].keys():
+            for operation in document["paths"][path].values():
+                operation["security"] = []
     template = "#/components/schemas/{model}"
     _, bodies = models_json_schema([(shape, "validation") for shape in BODIES], ref_template=template)
     schemas = document["components"]["schemas"]

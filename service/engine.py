@@ -11,7 +11,7 @@ import numpy as np
 from model.scorer import ScoreInput
 from service.batcher import Batcher
 from service.decode import ScoreAsk
-from service.errors import DrainingError, InvalidInputError, NotReadyError, shorten
+from service.errors import DrainingError, InvalidInputError, NotReadyError, StuckError, shorten
 from service.jobs import History, Scored
 from service.models import Models, Served
 from service.reload import Loader
@@ -68,6 +68,20 @@ class Engine:
             raise NotReadyError("the server is starting")
         if self.state is State.DRAINING:
             raise DrainingError("the server is about to stop")
+
+    def check_started(self) -> None:
+        """Raises NotReadyError until the models are warm, and never again."""
+        if self.state is State.STARTING:
+            raise NotReadyError("the server is starting")
+
+    def check_alive(self) -> None:
+        """Raises StuckError when a lane does not come back: a thread within a kernel cannot be stopped or replaced."""
+        lanes, most = self.batcher.lanes, self.settings.stuck_seconds
+        longest = lanes.longest()
+        if most and longest > most:
+            raise StuckError(f"a lane has computed for {longest:.0f} s: at most {most:g} (AUGUR_STUCK_SECONDS)")
+        if lanes.dead:
+            raise StuckError(f"{lanes.dead} of {lanes.count} lanes ended")
 
     def served(self, asked: ScoreAsk) -> Served:
         """The model that answers: the one that was named, else the user's own by the routes."""

@@ -45,10 +45,30 @@ class MalformedBodyError(AugurError):
     status, code = 400, "malformed_body"
 
 
+class MalformedRequestError(AugurError):
+    """Bytes that are not HTTP."""
+
+    status, code = 400, "malformed_request"
+    headers = {"connection": "close"}  # noqa: RUF012
+
+
 class InvalidInputError(AugurError):
     """A well-formed request that breaks a rule; `field` says where."""
 
     status, code = 422, "invalid_input"
+
+
+class UnauthorizedError(AugurError):
+    """No key, or one that is not known; the message never repeats it."""
+
+    status, code = 401, "unauthorized"
+    headers = {"www-authenticate": 'Bearer realm="augur"'}  # noqa: RUF012
+
+
+class ForbiddenError(AugurError):
+    """A key that is known, without the right to this."""
+
+    status, code = 403, "forbidden"
 
 
 class NotFoundError(AugurError):
@@ -73,6 +93,20 @@ class MethodNotAllowedError(AugurError):
     """The route exists, under another method."""
 
     status, code = 405, "method_not_allowed"
+
+
+class SlowRequestError(AugurError):
+    """A request that was not whole in time."""
+
+    status, code = 408, "slow_request"
+    headers = {"connection": "close"}  # noqa: RUF012
+
+
+class HeadTooLargeError(AugurError):
+    """A request line and headers of too many bytes."""
+
+    status, code = 431, "head_too_large"
+    headers = {"connection": "close"}  # noqa: RUF012
 
 
 class BodyTooLargeError(AugurError):
@@ -106,6 +140,19 @@ class StoreUnavailableError(AugurError):
 
     status, code = 503, "store_unavailable"
     headers = {"retry-after": "1"}  # noqa: RUF012
+
+
+class TooManyConnectionsError(AugurError):
+    """As many connections are open as may be, and none of them idle."""
+
+    status, code = 503, "too_many_connections"
+    headers = {"retry-after": "1", "connection": "close"}  # noqa: RUF012
+
+
+class StuckError(AugurError):
+    """A lane does not come back: only a restart frees it."""
+
+    status, code = 503, "stuck"
 
 
 class NotReadyError(AugurError):

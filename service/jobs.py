@@ -16,6 +16,7 @@ from model.scorer import ScoreInput
 from service.errors import AugurError
 from service.models import Served
 from service.stores.records import IntArray, Records
+from service.visit import request_id
 
 Scores = npt.NDArray[np.float32]
 
@@ -75,6 +76,7 @@ class Job:
     parts_left: int = 1
     unknown_items: int = 0
     scores: Scores | None = None  # [C] of a job in several parts
+    request_id: str | None = field(default_factory=request_id)
 
     def fail(self, error: AugurError) -> None:
         """Answers with an error, unless there is an answer or nobody waits for one."""

@@ -139,7 +139,9 @@ class Lanes:
         self.behind = PartQueue(self.piece, self.piece)
         self._at_behind = threading.Semaphore(max(1, count - 1))
         self._budget, self._max_wait, self._deliver = budget, max_wait, deliver
-        self._busy: set[int] = set()  # threads at a batch
+        self.count = count
+        self._begun: dict[int, float] = {}  # when the batches began that are being computed, by thread
+        self._started = False
         self._work: SimpleQueue[bool] = SimpleQueue()  # one for each part that was put; False ends a lane
         self._threads = [
             threading.Thread(target=self._run, name=f"augur-lane-{number}", daemon=True) for number in range(count)
@@ -148,12 +150,28 @@ class Lanes:
     @property
     def idle(self) -> bool:
         """Nothing waits, and nothing is computed."""
-        return not self._busy and not self.queue.candidates
+        return not self._begun and not self.queue.candidates
 
     def start(self) -> None:
         """Starts the threads."""
+        self._started = True
         for thread in self._threads:
             thread.start()
+
+    @property
+    def busy(self) -> int:
+        """Lanes that compute."""
+        return len(self._begun)
+
+    def longest(self) -> float:
+        """Seconds since the oldest batch began that is being computed."""
+        begun = list(self._begun.values())
+        return time.perf_counter() - min(begun) if begun else 0.0
+
+    @property
+    def dead(self) -> int:
+        """Lanes that ended, which only `close` makes them do."""
+        return sum(not thread.is_alive() for thread in self._threads) if self._started else 0
 
     def put(self, parts: Sequence[Part]) -> None:
         """Queues the parts of a job."""
@@ -169,6 +187,7 @@ class Lanes:
 
     def close(self) -> None:
         """Ends the threads after the batches they are at."""
+        self._started = False
         for thread in self._threads:
             if thread.is_alive():
                 self._work.put(False)
@@ -187,15 +206,20 @@ class Lanes:
         if self.queue.candidates:  # lingering may have used up the signs of what is left
             self._work.put(True)
         if batch or dropped:
-            self._busy.add(threading.get_ident())
-            result = computed(batch, dropped)
-            self._busy.discard(threading.get_ident())
-            self._deliver(result)
+            self._deliver(self._timed(batch, dropped))
         elif self.behind.candidates:
             self._step_behind()
             return
         if self._max_wait and self.behind.candidates:
             self._work.put(True)
+
+    def _timed(self, batch: list[Part], dropped: int) -> Batch:
+        """A batch, with its thread known to be at it."""
+        self._begun[threading.get_ident()] = time.perf_counter()
+        try:
+            return computed(batch, dropped)
+        finally:
+            del self._begun[threading.get_ident()]
 
     def _step_behind(self) -> None:
         """A piece of what nobody waits for, unless all lanes that may are at one."""
@@ -203,7 +227,7 @@ class Lanes:
             return
         try:
             batch, dropped = self.behind.take()
-            self._deliver(replace(computed(batch, dropped), behind=True))
+            self._deliver(replace(self._timed(batch, dropped), behind=True))
         finally:
             self._at_behind.release()
         if self.behind.candidates:  # others may have passed it by meanwhile
@@ -249,7 +273,8 @@ def compute(served: Served, parts: Sequence[Part]) -> list[Outcome]:
             return [Outcome(parts[0], None, error=InvalidInputError(str(error), field=error.field))]
     except Exception:
         if len(parts) == 1:
-            log.exception("the scorer failed at a request of %d candidates", parts[0].candidates)
+            extra = {"request_id": parts[0].job.request_id}
+            log.exception("the scorer failed at a request of %d candidates", parts[0].candidates, extra=extra)
             return [Outcome(parts[0], None, error=InternalError("the server failed at this request; its log says why"))]
         log.warning("the scorer failed at a batch of %d requests; each is tried alone", len(parts), exc_info=True)
     return [outcome for part in parts for outcome in compute(served, [part])]

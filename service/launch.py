@@ -15,8 +15,10 @@ from model.artifact import ArtifactError
 from model.data import open_data
 from model.data.dataset import DataError, DataSet
 from model.scorer import Scorer
+from service import announce
 from service.app import create_app, product_version
 from service.engine import Engine
+from service.logs import say
 from service.seeding import sequences
 from service.server import Server
 from service.settings import ConfigError, Settings
@@ -45,9 +47,13 @@ def launch(settings: Settings, listener: socket.socket) -> None:
     with asyncio.Runner(loop_factory=loop_factory()) as runner:
         users = runner.run(_prepare_store(app.state.engine, data))
         example = try_line(url_of(listener), app.state.engine.models.default.scorer, data)
-        lines = f"{start_line(app.state.engine, users)}\nserving {url_of(listener)}  (docs: /docs)\ntry: {example}"
+        url = url_of(listener)
+        lines = f"{start_line(app.state.engine, users)}\nserving {url}  (docs: /docs)\ntry: {example}"
+        if settings.log_format == "json":
+            lines = announce.as_json(app.state.engine, product_version(), url, users, example)
+        announce.warn_if_open(settings, listener)
         del data
-        runner.run(Server(app, settings, lambda: print(lines, flush=True)).serve([listener]))
+        runner.run(Server(app, settings, lambda: say(lines)).serve([listener]))
 
 
 def start_line(engine: Engine, seeded_users: int) -> str:
@@ -59,7 +65,8 @@ def start_line(engine: Engine, seeded_users: int) -> str:
         f"augur {product_version()}: model {models}, "
         f"store {redact(settings.store)} (window {settings.window}{seeded}), "
         f"{settings.compute_lanes} lanes of {settings.threads} threads, "
-        f"at most {settings.max_items} candidates a request and {settings.queue_candidates} waiting"
+        f"at most {settings.max_items} candidates a request and {settings.queue_candidates} waiting, "
+        f"{settings.max_connections} connections, {announce.access(settings)}"
     )
 
 

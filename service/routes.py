@@ -203,9 +203,29 @@ async def load(request: Request, name: str) -> Response:
     )
 
 
-@router.get("/livez", summary="The process answers", tags=["probes"], response_model=wire.StatusAnswer)
-async def live() -> Response:
-    """Succeeds while the event loop runs; a failure is cured by a restart."""
+@router.get(
+    "/startupz",
+    summary="The models are warm",
+    tags=["probes"],
+    response_model=wire.StatusAnswer,
+    responses=may_fail(503),
+)
+async def started(request: Request) -> Response:
+    """Fails until the server could answer for the first time, and never after."""
+    _engine(request).check_started()
+    return answer({"status": "started"})
+
+
+@router.get(
+    "/livez",
+    summary="The process answers",
+    tags=["probes"],
+    response_model=wire.StatusAnswer,
+    responses=may_fail(503),
+)
+async def live(request: Request) -> Response:
+    """Succeeds while the event loop and the lanes run; a failure is cured by a restart."""
+    _engine(request).check_alive()
     return answer({"status": "alive"})
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
 import math
 import os
@@ -14,15 +15,22 @@ from typing import Any, cast
 
 import uvicorn
 from fastapi import FastAPI
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from service.connections import Limits, PatientProtocol, sweep
 from service.engine import Engine
 from service.settings import ConfigError, Settings
+
+try:
+    import resource
+except ImportError:  # not on Windows
+    resource = None  # type: ignore[assignment]
 
 log = logging.getLogger("augur")
 
 # Longer than the usual 60 s of a proxy, so that it is never this side that closes a connection in the proxy's pool.
 KEEP_ALIVE_SECONDS = 75
+# What else is open: libraries, the store's connections, a model that is being loaded.
+SPARE_FILES = 256
 
 
 def bind(settings: Settings) -> socket.socket:
@@ -39,6 +47,7 @@ def bind(settings: Settings) -> socket.socket:
         raise ConfigError(f"AUGUR_HOST={settings.host!r}: {error.strerror}") from None
     bound = socket.socket(family, kind, protocol)
     bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    allow_files(settings.max_connections)
     try:
         bound.bind(address)
     except OSError as error:
@@ -54,6 +63,19 @@ def _has_terminal() -> bool:
     except OSError:
         return False
     return True
+
+
+def allow_files(connections: int) -> None:
+    """Raises the number of files this process may open, as far as it is allowed to, to what connections take."""
+    if resource is None:
+        return
+    needed = connections + SPARE_FILES
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != resource.RLIM_INFINITY and soft < needed:
+        most = needed if hard == resource.RLIM_INFINITY else min(needed, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
+        if most < needed:
+            log.warning("AUGUR_MAX_CONNECTIONS=%d: only %d files may be open (ulimit -n)", connections, most)
 
 
 class JoinedWrites:
@@ -84,12 +106,12 @@ class JoinedWrites:
 
     def _flush(self) -> None:
         held, self._held = self._held, []
-        if held:
+        if held and not self._transport.is_closing():  # the client may have gone within the turn
             self._transport.write(b"".join(held))
 
 
-class Protocol(HttpToolsProtocol):
-    """HTTP/1.1 as uvicorn speaks it, in fewer writes."""
+class Protocol(PatientProtocol):
+    """HTTP/1.1 as uvicorn speaks it, patiently, in fewer writes."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Takes the transport over."""
@@ -107,10 +129,14 @@ class Server(uvicorn.Server):
     """
 
     def __init__(self, app: FastAPI, settings: Settings, announce: Callable[[], None]) -> None:
+        engine: Engine = app.state.engine
+        closed = engine.batcher.tallies.closed
+        limits = Limits(settings.receive_seconds, settings.max_connections, KEEP_ALIVE_SECONDS, closed)
         super().__init__(
             uvicorn.Config(
                 app,
-                http=Protocol,
+                # Called as the class is.
+                http=functools.partial(Protocol, limits=limits),  # type: ignore[arg-type]
                 ws="none",
                 lifespan="on",
                 log_config=None,
@@ -122,7 +148,7 @@ class Server(uvicorn.Server):
                 timeout_graceful_shutdown=math.ceil(settings.drain_seconds) + 1,
             )
         )
-        self._engine: Engine = app.state.engine
+        self._engine = engine
         self._linger = settings.linger_seconds
         self._drain = settings.drain_seconds
         self._announce = announce
@@ -130,13 +156,36 @@ class Server(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Starts to listen, and says so."""
         await super().startup(sockets)
+        self._sweep = asyncio.create_task(sweep(self.server_state.connections))
         self._announce()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Finishes what is in flight; what is not done at the bound is answered too, with 503."""
         bound = asyncio.get_running_loop().call_later(self._drain, self._engine.batcher.refuse)
+        for listener in sockets or ():
+            await self._accept_rest(listener)
         await super().shutdown(sockets)
         bound.cancel()
+        self._sweep.cancel()
+
+    async def _accept_rest(self, listener: socket.socket) -> None:
+        """Takes the connections that clients have made and nobody has accepted yet: closing would break them."""
+        loop = asyncio.get_running_loop()
+        protocol: Any = self.config.http_protocol_class
+        factory = functools.partial(
+            protocol,
+            config=self.config,
+            server_state=self.server_state,
+            app_state=self.lifespan.state,
+        )
+        listener.listen(0)  # and as few more as can be
+        while True:
+            try:
+                connection, _ = listener.accept()
+            except OSError:
+                return
+            connection.setblocking(False)
+            await loop.connect_accepted_socket(factory, connection)
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import Field, dataclass, field
 from pathlib import Path
@@ -13,6 +14,8 @@ PREFIX = "AUGUR_"
 BUNDLED_MODEL = Path(__file__).resolve().parents[1] / "model" / "artifacts" / "kuairand"
 PRECISIONS = ("exact", "fast")
 LOG_LEVELS = ("debug", "info", "warning", "error")
+LOG_FORMATS = ("text", "json")
+KEY_PAIR = re.compile(r"([A-Za-z0-9._-]{1,64}):([0-9a-f]{64})\Z")
 
 
 class ConfigError(ValueError):
@@ -123,7 +126,31 @@ class Settings:
     drain_seconds: float = field(
         default=10.0, metadata=rule("then requests in flight get so long to finish", low=0, high=3600)
     )
+    receive_seconds: float = field(
+        default=10.0,
+        metadata=rule(
+            "a request that is not whole by then, or an answer not taken, ends its connection", low=0.1, high=3600
+        ),
+    )
+    max_connections: int = field(
+        default=4096, metadata=rule("open connections, at most; idle ones give way", low=1, high=1_000_000)
+    )
+    stuck_seconds: float = field(
+        default=30.0,
+        metadata=rule("a batch computed for longer fails the liveness probe; 0: never", low=0, high=86_400),
+    )
+    api_keys: str = field(
+        default="",
+        metadata=rule("keys as NAME:SHA256,NAME:SHA256 (python -m service.keys makes one); unset: open to all"),
+    )
+    admin_keys: str = field(default="", metadata=rule("keys that may change the models too, in the same form"))
     log_level: str = field(default="info", metadata=rule("one of " + ", ".join(LOG_LEVELS)))
+    log_format: str = field(default="text", metadata=rule("one of " + ", ".join(LOG_FORMATS)))
+    access_log: int = field(default=0, metadata=rule("1: a line for each request", low=0, high=1))
+    slow_ms: float = field(
+        default=0.0, metadata=rule("a request that takes longer gets a line that says where; 0: none", low=0, high=1e9)
+    )
+    traces: int = field(default=0, metadata=rule("1: OpenTelemetry spans; OTEL_* says where to", low=0, high=1))
 
     def __post_init__(self) -> None:
         for each in dataclasses.fields(self):
@@ -132,6 +159,9 @@ class Settings:
             raise ConfigError("AUGUR_HOST='': an address, as 127.0.0.1, or 0.0.0.0 for all of this machine's")
         if self.log_level not in LOG_LEVELS:
             raise ConfigError(f"AUGUR_LOG_LEVEL={self.log_level!r}: one of {', '.join(LOG_LEVELS)}")
+        if self.log_format not in LOG_FORMATS:
+            raise ConfigError(f"AUGUR_LOG_FORMAT={self.log_format!r}: one of {', '.join(LOG_FORMATS)}")
+        _check_keys(self.api_keys, self.admin_keys)
         if self.precision not in PRECISIONS:
             raise ConfigError(f"AUGUR_PRECISION={self.precision!r}: one of {', '.join(PRECISIONS)}")
         if self.max_items > self.queue_candidates:
@@ -178,6 +208,33 @@ class Settings:
             return self.lanes
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         return max(1, cores // self.threads)
+
+
+def key_pairs(text: str) -> list[tuple[str, str]]:
+    """Names and hashes of keys; a ValueError says the rule, and never the text, which might be a key itself."""
+    pairs = []
+    for part in filter(None, (part.strip() for part in text.split(","))):
+        match = KEY_PAIR.match(part)
+        if match is None:
+            raise ValueError("NAME:SHA256, the name of letters, digits, . _ - and the hash of 64 hexadecimal digits")
+        pairs.append((match[1], match[2]))
+    return pairs
+
+
+def _check_keys(users: str, admins: str) -> None:
+    seen: set[str] = set()
+    for name, text in (("AUGUR_API_KEYS", users), ("AUGUR_ADMIN_KEYS", admins)):
+        try:
+            pairs = key_pairs(text)
+        except ValueError as error:
+            raise ConfigError(f"{name}: {error}") from None
+        if text.strip() and not pairs:
+            # What looks protected must not be open.
+            raise ConfigError(f"{name}: no key in it; leave it unset for none")
+        for key_name, digest in pairs:
+            if key_name in seen or digest in seen:
+                raise ConfigError(f"{name}: {key_name!r} stands there twice: each name and each key once")
+            seen |= {key_name, digest}
 
 
 def variable(name: str) -> str:

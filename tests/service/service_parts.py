@@ -28,6 +28,7 @@ class TwinScorer:
     """A scorer whose scores can be told by hand, which can be held up and made to fail."""
 
     name, version, description = "twin", "1", "a twin for tests"
+    backend, precision = "twin", "exact"
     actions = ("show", "click")
     default_action = "click"
     context_fields = ("tab",)

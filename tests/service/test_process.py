@@ -3,63 +3,25 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import re
 import shlex
 import signal
 import socket
-import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
+from process_parts import running
 
 from model.scorer import load_scorer
-from service import launch
+from service import announce, launch
 from service.__main__ import main
 from service.server import bind
 from service.settings import ConfigError, Settings
 from service.stores import open_store
-
-ROOT = Path(__file__).resolve().parents[2]
-
-
-class Process:
-    """`python -m service`, and what it said at its start."""
-
-    def __init__(self, settings: dict[str, str]) -> None:
-        environment = {name: value for name, value in os.environ.items() if not name.startswith("AUGUR_")}
-        self.popen = subprocess.Popen(
-            [sys.executable, "-m", "service"],
-            cwd=ROOT,
-            env=environment | {"AUGUR_PORT": "0"} | settings,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        assert self.popen.stdout is not None
-        self.lines = [self.popen.stdout.readline() for _ in range(3)]
-        self.url = self.lines[1].split()[1] if self.lines[1] else ""
-
-    def end(self, seconds: float = 20) -> tuple[int, str]:
-        out, errors = self.popen.communicate(timeout=seconds)
-        return self.popen.returncode, out + errors
-
-
-@contextmanager
-def running(**settings: str) -> Iterator[Process]:
-    process = Process({f"AUGUR_{name.upper()}": value for name, value in settings.items()})
-    try:
-        yield process
-    finally:
-        if process.popen.poll() is None:
-            process.popen.kill()
-            process.popen.communicate()
 
 
 def test_a_server_starts_answers_and_leaves_in_order(artifact_folder: Path, data_folder: Path) -> None:
@@ -184,6 +146,17 @@ def test_a_busy_port_is_told_before_the_model_is_loaded(capsys: pytest.CaptureFi
 def test_a_process_says_the_same(artifact_folder: Path) -> None:
     with running(model=str(artifact_folder), window="none") as process:
         assert process.end() == (2, "augur: AUGUR_WINDOW='none': a whole number\n")
+
+
+@pytest.mark.parametrize(("host", "keys", "warns"), [("127.0.0.1", 0, 0), ("0.0.0.0", 0, 1), ("0.0.0.0", 1, 0)])
+def test_a_server_that_is_open_to_others_says_so(
+    host: str, keys: int, warns: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    settings = Settings(host=host, port=0, api_keys=f"web:{'0' * 64}" if keys else "")
+    with bind(settings) as listener:
+        announce.warn_if_open(settings, listener)
+    assert caplog.text.count("AUGUR_API_KEYS is not set: whoever reaches 0.0.0.0") == warns
+    assert ("1 API keys" if keys else "open to all") in announce.access(settings)
 
 
 def test_help_lists_the_settings(capsys: pytest.CaptureFixture[str]) -> None:

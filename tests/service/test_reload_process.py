@@ -16,7 +16,7 @@ from typing import Any
 import httpx
 import model_versions as versions
 import pytest
-from test_process import ROOT, Process, running
+from process_parts import ROOT, Process, running
 
 ITEMS = list(range(100, 120))
 

@@ -38,6 +38,10 @@ def test_each_kind_of_value_is_read() -> None:
         ("AUGUR_TIMEOUT_MS", "20000", r"at most AUGUR_TIMEOUT_CAP_MS \(10000\)"),
         ("AUGUR_LOG_LEVEL", "loud", "one of debug, info"),
         ("AUGUR_SEED", "kuairand", "ADAPTER:PATH"),
+        ("AUGUR_LOG_FORMAT", "xml", "one of text, json"),
+        ("AUGUR_RECEIVE_SECONDS", "0", "0.1 to 3600"),
+        ("AUGUR_MAX_CONNECTIONS", "0", "1 to 1000000"),
+        ("AUGUR_ACCESS_LOG", "yes", "a whole number"),
     ],
 )
 def test_a_bad_setting_is_told_with_its_value_and_rule(name: str, value: str, rule: str) -> None:
