@@ -6,6 +6,7 @@ import asyncio
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
+from hashlib import sha256
 from typing import Any
 
 import httpx
@@ -151,6 +152,10 @@ def error_of(answer: httpx.Response) -> dict[str, Any]:
     assert error["message"]
     return error
 
+
+# A key that changes the server, and what the setting has of it.
+ADMIN_KEY = {"x-api-key": "an admin's key"}
+ADMIN_KEYS = f"admin:{sha256(ADMIN_KEY['x-api-key'].encode()).hexdigest()}"
 
 VALID = {"user_id": "1", "item_ids": [100]}
 EVENT = event(100, 1)

@@ -15,7 +15,7 @@ from typing import Any
 import model_versions as versions
 import numpy as np
 import pytest
-from service_parts import ITEMS, VALID, Service, error_of, memory, post, score
+from service_parts import ADMIN_KEY, ADMIN_KEYS, ITEMS, VALID, Service, error_of, memory, post, score
 
 from model.artifact import load_artifact
 from service.errors import LoadInProgressError, ModelRejectedError
@@ -39,6 +39,7 @@ def serve(serving: Any, models: Path) -> Any:
     def run(scenario: Any, **changes: Any) -> None:
         settings = replace(
             Settings(model=models / "now", lanes=1, inline_candidates=0, drain_seconds=1.0, timeout_ms=10_000),
+            admin_keys=ADMIN_KEYS,
             **changes,
         )
 
@@ -52,14 +53,15 @@ def serve(serving: Any, models: Path) -> Any:
 
 
 async def load(service: Service, body: Any = None, path: str = LOAD) -> dict[str, Any]:
-    answer = await (service.client.post(path) if body is None else post(service, path, body))
+    more = {} if body is None else {"json": body}
+    answer = await service.client.post(path, headers=ADMIN_KEY, **more)
     assert answer.status_code == 200, answer.text
     found: dict[str, Any] = answer.json()
     return found
 
 
 async def refused(service: Service, body: Any, status: int = 422, path: str = LOAD) -> dict[str, Any]:
-    answer = await post(service, path, body)
+    answer = await post(service, path, body, headers=ADMIN_KEY)
     assert answer.status_code == status, answer.text
     return error_of(answer)
 
@@ -445,7 +447,9 @@ def test_the_loop_goes_on_while_a_model_loads(serve: Any, models: Path) -> None:
 
 def test_users_stay_with_their_model_over_a_reload(serving: Any, models: Path) -> None:
     shutil.copytree(models / "now", models / "b")
-    settings = Settings(models=f"a={models / 'now'},b={models / 'b'}", routes="a=50,b=50", lanes=1)
+    settings = Settings(
+        models=f"a={models / 'now'},b={models / 'b'}", routes="a=50,b=50", lanes=1, admin_keys=ADMIN_KEYS
+    )
 
     async def scenario() -> None:
         async with serving(settings, store=memory()) as service:

@@ -17,6 +17,7 @@ import httpx
 import model_versions as versions
 import pytest
 from process_parts import ROOT, Process, running
+from service_parts import ADMIN_KEY, ADMIN_KEYS
 
 ITEMS = list(range(100, 120))
 
@@ -74,20 +75,20 @@ def distinct(seen: list[str]) -> list[str]:
 
 
 def test_under_load_no_request_fails_and_versions_change_once_in_order(folder: Path) -> None:
-    with running(model=str(folder)) as process, Clients(process.url, 4) as clients:
+    with running(model=str(folder), admin_keys=ADMIN_KEYS) as process, Clients(process.url, 4) as clients:
         first = httpx.get(f"{process.url}/v1/models").json()["models"][0]["version"]
         clients.wait_for(first)
         expected = [first]
         for step in (0.01, 0.02, 0.03):
             expected.append(versions.near(folder, folder, step))
-            answer = httpx.post(f"{process.url}/v1/models/tiny/load", timeout=30)
+            answer = httpx.post(f"{process.url}/v1/models/tiny/load", timeout=30, headers=ADMIN_KEY)
             assert answer.status_code == 200, answer.text
             assert answer.json()["previous_version"] == expected[-2]
             assert answer.json()["comparison"]["recent"] == 32
             clients.wait_for(expected[-1])
             # A broken one in between changes nothing.
             versions.flip(folder)
-            answer = httpx.post(f"{process.url}/v1/models/tiny/load", timeout=30)
+            answer = httpx.post(f"{process.url}/v1/models/tiny/load", timeout=30, headers=ADMIN_KEY)
             assert answer.json()["error"]["code"] == "model_rejected"
             versions.flip(folder)
     assert clients.failures == []

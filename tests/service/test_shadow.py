@@ -12,7 +12,7 @@ from typing import Any, cast
 import model_versions as versions
 import numpy as np
 import pytest
-from service_parts import ITEMS, Service, TwinScorer, event, memory, post, score
+from service_parts import ADMIN_KEY, ADMIN_KEYS, ITEMS, Service, TwinScorer, event, memory, post, score
 
 from model.scorer import Scorer
 from service.decode import ScoreAsk
@@ -32,7 +32,13 @@ def folders(artifact_folder: Path, tmp_path: Path) -> Path:
 
 
 def settings_of(folders: Path, routes: str, **changes: Any) -> Settings:
-    return Settings(models=f"now={folders / 'now'},next={folders / 'next'}", routes=routes, lanes=1, **changes)
+    return Settings(
+        models=f"now={folders / 'now'},next={folders / 'next'}",
+        routes=routes,
+        lanes=1,
+        admin_keys=ADMIN_KEYS,
+        **changes,
+    )
 
 
 async def until(holds: Callable[[], bool]) -> None:
@@ -92,7 +98,7 @@ def test_a_new_version_of_a_shadow_is_compared_anew(serving: Any, folders: Path)
             await score(service)
             await until(lambda: service.counts["shadow_requests"] == 1)
             version = versions.near(folders / "now", folders / "next", 0.05)
-            answer = await service.client.post("/v1/models/next/load")
+            answer = await service.client.post("/v1/models/next/load", headers=ADMIN_KEY)
             assert answer.json()["version"] == version
             # Shadows see what their model would be asked: the comparison had no request of its own.
             found = (await shadows(service))["next"]
