@@ -17,10 +17,12 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from model.scorer import Scorer, load_scorer
-from service import errors
+from service import batch, errors, explain, oip
+from service.batch import BatchRoute
 from service.docs import add_docs
 from service.engine import Engine, State
 from service.models import Models, Routes, Served
+from service.oip import InferRoute
 from service.routes import router
 from service.scoring import ScoreRoute
 from service.settings import Settings
@@ -59,7 +61,11 @@ def create_app(settings: Settings, *, scorer: Scorer | None = None, store: Behav
         redirect_slashes=False,
     )
     app.state.engine = engine
-    app.include_router(router)
+    app.state.attention = explain.Attention()
+    routers = (router, batch.router, explain.router, oip.router)
+    for each in routers:
+        app.include_router(each)
+    app.state.routes = [route for each in routers for route in each.routes]
     add_docs(app, settings)
     for kind in (errors.AugurError, RequestValidationError, HTTPException):
         app.add_exception_handler(kind, errors.handle)
@@ -93,7 +99,11 @@ class Door:
         self._app = app
         self._engine = engine
         # Served without the framework.
-        self._direct: dict[tuple[str, str], ASGIApp] = {("POST", "/v1/score"): ScoreRoute(engine)}
+        self._direct: dict[tuple[str, str], ASGIApp] = {
+            ("POST", "/v1/score"): ScoreRoute(engine),
+            ("POST", "/v1/score:batch"): BatchRoute(engine),
+        }
+        self._infer = InferRoute(engine)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """ASGI."""
@@ -115,23 +125,30 @@ class Door:
                 message["headers"] = [*stated, *(each for each in headers if each[0] not in names)]
             await send(message)
 
-        app = self._direct.get((scope["method"], scope["path"]), self._app)
+        app = self._route(scope["method"], scope["path"])
         try:
             await app(scope, receive, send_with_headers)
         except errors.AugurError as error:
-            await errors.to_response(error)(scope, receive, send_with_headers)
+            await errors.to_response(error, scope["path"])(scope, receive, send_with_headers)
         except asyncio.CancelledError:
             # The end of the server's patience with a request that is not even whole.
             if started or self._engine.state is not State.DRAINING:
                 raise
             stopped = errors.DrainingError("the server stopped before it had the whole request")
-            await errors.to_response(stopped)(scope, receive, send_with_headers)
+            await errors.to_response(stopped, scope["path"])(scope, receive, send_with_headers)
         except Exception:
             log.exception("%s failed, request id %s", scope["method"], headers[0][1].decode())
             if started:
                 raise
             failed = errors.InternalError("the server failed at this request; its log says why")
-            await errors.to_response(failed)(scope, receive, send_with_headers)
+            await errors.to_response(failed, scope["path"])(scope, receive, send_with_headers)
+
+    def _route(self, method: str, path: str) -> ASGIApp:
+        """What answers a request: past the framework, or within it."""
+        direct = self._direct.get((method, path))
+        if direct is None and method == "POST" and oip.model_of(path) is not None:
+            direct = self._infer
+        return direct or self._app
 
 
 # Unlike random ones these cost nothing; no two processes begin with the same.

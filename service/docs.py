@@ -13,12 +13,21 @@ from pydantic.json_schema import models_json_schema
 from starlette.staticfiles import StaticFiles
 
 from service import wire
+from service.batch import BatchRequest
+from service.explain import ExplainRequest
+from service.oip_shapes import InferRequest
 from service.settings import Settings
 
 router = APIRouter(include_in_schema=False)
 
 # Bodies that routes read themselves, which the framework therefore does not see.
-BODIES: tuple[type[BaseModel], ...] = (wire.ScoreRequest, wire.BehaviorsRequest)
+BODIES: tuple[type[BaseModel], ...] = (
+    wire.ScoreRequest,
+    wire.BehaviorsRequest,
+    BatchRequest,
+    ExplainRequest,
+    InferRequest,
+)
 
 PAGE = """<!doctype html>
 <html lang="en">
@@ -76,10 +85,13 @@ def _document(app: FastAPI, settings: Settings) -> dict[str, Any]:
     _, bodies = models_json_schema([(shape, "validation") for shape in BODIES], ref_template=template)
     schemas = document["components"]["schemas"]
     schemas |= bodies["$defs"]
-    asked = schemas["ScoreRequest"]["properties"]
-    asked["item_ids"]["maxItems"] = settings.max_items
-    for name in ("history", "history_actions"):
-        next(choice for choice in asked[name]["anyOf"] if choice["type"] == "array")["maxItems"] = settings.max_history
+    schemas["BatchRequest"]["properties"]["requests"]["maxItems"] = settings.max_requests
+    for shape, most in (("ScoreRequest", settings.max_items), ("ExplainRequest", settings.max_explained)):
+        asked = schemas[shape]["properties"]
+        asked["item_ids"]["maxItems"] = most
+        for name in ("history", "history_actions"):
+            choices = asked[name]["anyOf"]
+            next(each for each in choices if each["type"] == "array")["maxItems"] = settings.max_history
     return document
 
 
