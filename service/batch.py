@@ -135,6 +135,10 @@ def batch_asks(content: bytes, most: int) -> list[Ask]:
     if raws is not None:
         _check_number(len(raws), most)
         return [_ask(raw) for raw in raws]
+    return _strictly(content, most)
+
+
+def _strictly(content: bytes, most: int) -> list[Ask]:
     document = check(strict_json(content), _Document)
     _check_number(len(document.requests), most)
     return [_strict_ask(each) for each in document.requests]

@@ -85,6 +85,7 @@ def _document(app: FastAPI, settings: Settings) -> dict[str, Any]:
     _, bodies = models_json_schema([(shape, "validation") for shape in BODIES], ref_template=template)
     schemas = document["components"]["schemas"]
     schemas |= bodies["$defs"]
+    _drop_the_frameworks_errors(document)
     schemas["BatchRequest"]["properties"]["requests"]["maxItems"] = settings.max_requests
     for shape, most in (("ScoreRequest", settings.max_items), ("ExplainRequest", settings.max_explained)):
         asked = schemas[shape]["properties"]
@@ -93,6 +94,16 @@ def _document(app: FastAPI, settings: Settings) -> dict[str, Any]:
             choices = asked[name]["anyOf"]
             next(each for each in choices if each["type"] == "array")["maxItems"] = settings.max_history
     return document
+
+
+def _drop_the_frameworks_errors(document: dict[str, Any]) -> None:
+    """It announces a form of its own for what a path could have wrong; no answer here has it."""
+    for operations in document["paths"].values():
+        for operation in operations.values():
+            if "HTTPValidationError" in str(operation["responses"].get("422")):
+                del operation["responses"]["422"]
+    for name in ("HTTPValidationError", "ValidationError"):
+        document["components"]["schemas"].pop(name, None)
 
 
 def _assets() -> Path:

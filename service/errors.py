@@ -150,7 +150,7 @@ async def handle(request: Request, error: Exception) -> Response:
         return to_response(NotFoundError(f"{path}: no such route; /docs lists them"), asked)
     if isinstance(error, HTTPException) and error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
         refused = MethodNotAllowedError(f"{request.method} {path}: not with this method")
-        refused.headers = dict(error.headers or {}) | _allow(request)
+        refused.headers = _allow(request) or dict(error.headers or {})
         return to_response(refused, asked)
     # Routing refuses in no other way: a fault, for the door to answer.
     raise error
