@@ -82,7 +82,7 @@ serve: .venv/serve.stamp .venv/native.stamp
 	AUGUR_PORT=$(PORT) AUGUR_SEED=$(AUGUR_SEED) exec $(BIN)/python -m service
 
 test: .venv/full.stamp .venv/native.stamp .venv/clients.stamp
-	$(BIN)/python -m pytest --cov --cov-report=term:skip-covered --cov-fail-under=95
+	$(BIN)/python -m pytest -n auto --dist loadscope --cov --cov-report=term:skip-covered --cov-fail-under=95
 
 check: .venv/full.stamp
 	$(BIN)/ruff check .

@@ -6,17 +6,27 @@ H hidden.
 
 from kernels.backends import describe_backend, resolve_backend
 from kernels.contract import BACKENDS, CELLS, BackendUnavailableError, GruWeights, KernelInputError
-from kernels.ops import attention, evolve, gru
+from kernels.fused import Batch, Fused, Tables
+from kernels.heads import HeadLayer, HeadWeights
+from kernels.ops import Head, attention, evolve, gru, head, prepare_head
 
 __all__ = [
     "BACKENDS",
     "CELLS",
     "BackendUnavailableError",
+    "Batch",
+    "Fused",
     "GruWeights",
+    "Head",
+    "HeadLayer",
+    "HeadWeights",
     "KernelInputError",
+    "Tables",
     "attention",
     "describe_backend",
     "evolve",
     "gru",
+    "head",
+    "prepare_head",
     "resolve_backend",
 ]

@@ -6,12 +6,13 @@ import importlib
 import importlib.util
 import logging
 from functools import cache
-from typing import Protocol, cast
+from typing import Any, Protocol, cast
 
 import torch
 from torch import Tensor
 
 from kernels.contract import BACKENDS, BackendUnavailableError, GruWeights, KernelInputError, check_choice
+from kernels.heads import HeadInputs, HeadWeights
 
 MODULES = {"reference": "kernels.reference", "native": "kernels.native", "triton": "kernels.triton"}
 
@@ -46,6 +47,12 @@ class Backend(Protocol):
 
     def attention(self, states: Tensor, offsets: Tensor, queries: Tensor, user_of: Tensor, threads: int) -> Tensor:
         """`kernels.attention`."""
+
+    def pack_head(self, weights: HeadWeights) -> Any:
+        """Weights in a form of its own, made once and given to every `head`."""
+
+    def head(self, given: HeadInputs, weights: HeadWeights, packed: Any, threads: int) -> Tensor:
+        """`kernels.head`."""
 
 
 class Native(Backend, Protocol):

@@ -84,36 +84,40 @@ def check_tensors(names: tuple[str, ...], *tensors: Tensor, weights: GruWeights 
             )
 
 
-def _check_like(name: str, tensor: Tensor, shape: tuple[int | None, ...], like: Tensor) -> None:
-    """`shape` (its first size None: any) beside a tensor whose dtype and device all have."""
+def check_like(name: str, tensor: Tensor, shape: tuple[int | None, ...], like: Tensor) -> None:
+    """Raise KernelInputError unless it has `shape` (None: any) and, as all have, the dtype and device of `like`."""
     got = tensor.shape
-    if got != shape and (shape[0] is not None or len(got) != len(shape) or got[1:] != shape[1:]):
+    if got != shape and (
+        len(got) != len(shape) or any(due not in (None, size) for size, due in zip(got, shape, strict=True))
+    ):
         wanted = ", ".join("any" if size is None else str(size) for size in shape)
         raise KernelInputError(f"{name}: shape {list(got)} where [{wanted}] is due")
     if tensor.dtype != like.dtype:
         raise KernelInputError(f"{name}: {tensor.dtype} beside {like.dtype}: all of one dtype")
-    _check_placed(name, tensor, like)
+    check_placed(name, tensor, like)
 
 
-def _check_placed(name: str, tensor: Tensor, like: Tensor) -> None:
+def check_placed(name: str, tensor: Tensor, like: Tensor) -> None:
+    """Raise KernelInputError unless it is dense and on the device of `like`."""
     if tensor.device != like.device:
         raise KernelInputError(f"{name}: on {tensor.device} beside {like.device}: all on one device")
     if tensor.layout != torch.strided:
         raise KernelInputError(f"{name}: a dense tensor, not {tensor.layout}")
 
 
-def _check_floating(name: str, tensor: Tensor, axes: str) -> None:
-    """The first argument, which the others are compared with."""
+def check_floating(name: str, tensor: Tensor, axes: str) -> None:
+    """Raise KernelInputError unless it can be the first argument, which the others are compared with."""
     if tensor.dtype not in DTYPES:
         given = tensor.dtype
         rule = "floating point" + (" of 16, 32 or 64 bits" if given.is_floating_point else "")
         raise KernelInputError(f"{name}: {rule}, not {given}")
     if tensor.dim() != 2:
         raise KernelInputError(f"{name}: two dimensions {axes}, not {tensor.dim()}")
-    _check_placed(name, tensor, tensor)
+    check_placed(name, tensor, tensor)
 
 
-def _check_width(name: str, what: str, width: int) -> None:
+def check_width(name: str, what: str, width: int) -> None:
+    """Raise KernelInputError unless it is a width that there is."""
     if not 1 <= width <= MAX_WIDTH:
         raise KernelInputError(f"{name}: {what} from 1 to {MAX_WIDTH}, not {width}")
 
@@ -122,42 +126,43 @@ def _check_weights(weights: GruWeights, inputs: int | None, like: Tensor) -> Non
     if weights.w_recurrent.dim() != 2:
         raise KernelInputError(f"weights.w_recurrent: two dimensions [H, 3H], not {weights.w_recurrent.dim()}")
     hidden = weights.w_recurrent.shape[0]
-    _check_width("weights.w_recurrent", "hidden", hidden)
-    _check_like("weights.w_recurrent", weights.w_recurrent, (hidden, 3 * hidden), like)
-    _check_like("weights.w_input", weights.w_input, (inputs, 3 * hidden), like)
-    _check_width("weights.w_input", "inputs", weights.w_input.shape[0])
-    _check_like("weights.bias", weights.bias, (3 * hidden,), like)
-    _check_like("weights.bias_candidate", weights.bias_candidate, (hidden,), like)
+    check_width("weights.w_recurrent", "hidden", hidden)
+    check_like("weights.w_recurrent", weights.w_recurrent, (hidden, 3 * hidden), like)
+    check_like("weights.w_input", weights.w_input, (inputs, 3 * hidden), like)
+    check_width("weights.w_input", "inputs", weights.w_input.shape[0])
+    check_like("weights.bias", weights.bias, (3 * hidden,), like)
+    check_like("weights.bias_candidate", weights.bias_candidate, (hidden,), like)
 
 
-def _check_index(name: str, tensor: Tensor, like: Tensor) -> None:
+def check_index(name: str, tensor: Tensor, like: Tensor) -> None:
+    """Raise KernelInputError unless it holds int64 where `like` lies."""
     if tensor.dtype != torch.int64:
         raise KernelInputError(f"{name}: int64, not {tensor.dtype}")
-    _check_placed(name, tensor, like)
+    check_placed(name, tensor, like)
 
 
 def _check_offsets(offsets: Tensor, like: Tensor) -> None:
-    _check_index("offsets", offsets, like)
+    check_index("offsets", offsets, like)
     if offsets.dim() != 1 or offsets.shape[0] < 1:
         raise KernelInputError(f"offsets: shape [U + 1], not {list(offsets.shape)}")
 
 
 def check_gru(inputs: Tensor, offsets: Tensor, weights: GruWeights, projected: bool) -> None:
     """The contract of `gru`, but for values."""
-    _check_floating("inputs", inputs, "[N, I]")
+    check_floating("inputs", inputs, "[N, I]")
     _check_weights(weights, None if projected else inputs.shape[1], inputs)
     if projected:
-        _check_like("inputs", inputs, (None, 3 * weights.w_recurrent.shape[0]), inputs)
+        check_like("inputs", inputs, (None, 3 * weights.w_recurrent.shape[0]), inputs)
     _check_offsets(offsets, inputs)
 
 
 def check_attention(states: Tensor, offsets: Tensor, queries: Tensor, user_of: Tensor) -> None:
     """The contract of `attention`, but for values."""
-    _check_floating("states", states, "[N, H]")
-    _check_width("states", "hidden", states.shape[1])
-    _check_like("queries", queries, (None, states.shape[1]), states)
+    check_floating("states", states, "[N, H]")
+    check_width("states", "hidden", states.shape[1])
+    check_like("queries", queries, (None, states.shape[1]), states)
     _check_offsets(offsets, states)
-    _check_index("user_of", user_of, states)
+    check_index("user_of", user_of, states)
     if user_of.dim() != 1 or user_of.shape[0] != queries.shape[0]:
         raise KernelInputError(f"user_of: shape [{queries.shape[0]}], not {list(user_of.shape)}")
 

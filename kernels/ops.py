@@ -14,15 +14,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from kernels.backends import backend_for
+from kernels.backends import Backend, backend_for, load_backend, resolve_backend
 from kernels.contract import (
     GruWeights,
+    KernelInputError,
     check_attention,
     check_evolve,
     check_gru,
     check_options,
     check_tensors,
 )
+from kernels.heads import HeadInputs, HeadWeights, check_head, check_head_weights
 
 _OF_GRU = ("inputs", "offsets")
 _OF_CANDIDATES = ("states", "offsets", "queries", "user_of")
@@ -52,7 +54,7 @@ def gru(
     Whether `inputs` are finite is not looked at: what is not a number stays within its user.
     """
     check_tensors(_OF_GRU, inputs, offsets, weights=weights)
-    return _gru_op(inputs, offsets, *weights, projected, backend, precision, threads)
+    return _gru_op(inputs, offsets, weights, projected, backend, precision, threads)
 
 
 def evolve(
@@ -73,7 +75,7 @@ def evolve(
     each candidate to its user. Returns `[C, H]`; zeros for a user without behaviours. The rest is as for `gru`.
     """
     check_tensors(_OF_CANDIDATES, states, offsets, queries, user_of, weights=weights)
-    return _evolve_op(states, offsets, queries, user_of, *weights, cell, backend, precision, threads)
+    return _evolve_op(states, offsets, queries, user_of, weights, cell, backend, precision, threads)
 
 
 def attention(
@@ -93,6 +95,78 @@ def attention(
     """
     check_tensors(_OF_CANDIDATES, states, offsets, queries, user_of)
     return _attention_op(states, offsets, queries, user_of, backend, threads)
+
+
+class Head:
+    """A head made ready by `prepare_head`. Holds its own copy of the weights; never changes; safe in any thread."""
+
+    __slots__ = ("backend", "body", "packed", "weights")
+
+    def __init__(self, weights: HeadWeights, backend: str) -> None:
+        self.weights, self.backend = weights, backend
+        self.body: Backend = load_backend(backend)
+        self.packed = self.body.pack_head(weights)
+
+
+def prepare_head(weights: HeadWeights, *, backend: str = "auto") -> Head:
+    """Check a head's weights once, and bring them into the form in which a backend reads them.
+
+    Raises KernelInputError naming the part and the rule for a wrong shape, dtype, device, for what is not finite, and
+    for tensors that the backend does not take; BackendUnavailableError for one that cannot run here.
+    """
+    check_head_weights(weights)
+    first = weights.layers[0].weight
+    resolved = resolve_backend(backend, first.device.type, first.dtype)
+    with torch.no_grad():
+        own = HeadWeights.of_flat([part.detach().clone() for part in weights.flat()], weights.activation)
+        return Head(own, resolved)
+
+
+def head(
+    items: Tensor,
+    embeddings: Tensor,
+    item_of: Tensor,
+    requests: Tensor,
+    factors: Tensor,
+    request_of: Tensor,
+    final: Tensor,
+    prepared: Head,
+    *,
+    threads: int | None = None,
+) -> Tensor:
+    """Logits `[C]` of the last net, its first layer put together from its terms.
+
+    `items [I, W]` and `requests [R, W]` are the terms of the first layer's sums that an item and a request have by
+    themselves, `item_of` and `request_of`, int64 `[C]`, point each candidate to its own. What is multiplied with the
+    first layer's weights is `embeddings[item] * factors[request]` (`[I, E]` and `[R, E]`) beside `final [C, H]`, from
+    `evolve`. What is not a number stays with its candidate.
+
+    Raises KernelInputError as the other operations do. In a traced program the weights are the program's own, and are
+    made ready at every call.
+    """
+    given = HeadInputs(items, embeddings, item_of, requests, factors, request_of, final)
+    check_tensors(HeadInputs._fields, *given)
+    if not isinstance(prepared, Head):
+        raise KernelInputError(f"prepared: what prepare_head gives, not {type(prepared).__name__}")
+    if _watched(final):
+        weights = prepared.weights
+        return _head_op(*given, weights.flat(), weights.activation, prepared.backend, threads)
+    check_options(prepared.backend, threads)
+    check_head(given, prepared.weights)
+    return prepared.body.head(given, prepared.weights, prepared.packed, _threads(threads))
+
+
+def _check_head(*given: Any) -> None:
+    *inputs, flat, activation, backend, threads = given
+    check_options(backend, threads)
+    weights = HeadWeights.of_flat(list(flat), activation)
+    check_head(HeadInputs(*inputs), weights)
+
+
+def _head(*given: Any) -> Tensor:
+    *inputs, flat, activation, backend, threads = given
+    ready = prepare_head(HeadWeights.of_flat(list(flat), activation), backend=backend)
+    return ready.body.head(HeadInputs(*inputs), ready.weights, ready.packed, _threads(threads))
 
 
 def _check_gru(
@@ -169,6 +243,20 @@ def _threads(threads: int | None) -> int:
     return torch.get_num_threads() if threads is None else threads
 
 
+_PLAIN = (Tensor, torch.nn.Parameter)
+
+
+def _watched(tensor: Tensor) -> bool:
+    """Whether something watches operators, so that the call has to be one: a tracer, a mode, a kind of tensor."""
+    return (
+        type(tensor) not in _PLAIN
+        or torch.compiler.is_compiling()
+        or torch._C._len_torch_dispatch_stack() > 0
+        or torch._C._functorch.maybe_current_level() is not None
+        or torch._C._get_tracing_state() is not None
+    )
+
+
 # Library.define and impl cost half of what torch.library.custom_op does for each call; a schema is written out for it.
 _library = torch.library.Library("augur", "DEF")  # type: ignore[no-untyped-call]
 _WEIGHTS = "Tensor w_input, Tensor w_recurrent, Tensor bias, Tensor bias_candidate"
@@ -185,7 +273,9 @@ def _operator(
 ) -> Callable[..., Tensor]:
     """An operator: its check, then what computes or, while a program is traced, what says the result's shape.
 
-    Operators take tensors and no tuples: from `weights_at` on come four that are one GruWeights to the functions.
+    Operators take tensors and no tuples: from `weights_at` on come four that are one GruWeights to the functions. What
+    is returned calls it, or, where nobody would notice, its check and body straight: the way through torch's dispatcher
+    and back takes several microseconds, as long as all steps of a history for one candidate.
     """
 
     def gathered(flat: tuple[Any, ...]) -> tuple[Any, ...]:
@@ -206,7 +296,16 @@ def _operator(
     _library.impl(name, checked(body), "CompositeExplicitAutograd")  # type: ignore[no-untyped-call]
     torch.library.register_fake(f"augur::{name}", checked(shape), lib=_library)
     operator: Callable[..., Tensor] = getattr(torch.ops.augur, name).default
-    return operator
+
+    def called(*own: Any) -> Tensor:
+        if not _watched(own[0]):
+            check(*own)
+            return body(*own)
+        if weights_at is None:
+            return operator(*own)
+        return operator(*own[:weights_at], *own[weights_at], *own[weights_at + 1 :])
+
+    return called
 
 
 _gru_op = _operator(
@@ -233,4 +332,12 @@ _attention_op = _operator(
     lambda _states, _offsets, queries, *_: queries.new_empty(
         queries.shape[0], torch.library.get_ctx().new_dynamic_size()
     ),
+)
+_head_op = _operator(
+    "head",
+    "Tensor items, Tensor embeddings, Tensor item_of, Tensor requests, Tensor factors, Tensor request_of, Tensor final,"
+    " Tensor[] weights, str activation, str backend, int? threads",
+    _check_head,
+    _head,
+    lambda *given: given[6].new_empty(given[6].shape[0]),
 )

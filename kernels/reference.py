@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from kernels.contract import GruWeights, check_values
+from kernels.heads import HeadInputs, HeadLayer, HeadWeights, check_head_values
 
 
 def step(projected: Tensor, state: Tensor, weights: GruWeights, cell: str = "gru", a: Tensor | float = 1.0) -> Tensor:
@@ -96,3 +97,25 @@ def _longest_first(lengths: Tensor) -> tuple[Tensor, list[int]]:
     longest = int(lengths.max()) if len(lengths) else 0
     alive = lengths > torch.arange(longest, device=lengths.device).unsqueeze(1)
     return torch.argsort(lengths, descending=True, stable=True), alive.sum(1).tolist()
+
+
+def pack_head(weights: HeadWeights) -> None:
+    """Nothing: the weights are used as they are."""
+
+
+def head(given: HeadInputs, weights: HeadWeights, packed: None, threads: int) -> Tensor:
+    """The last net's logits, `[C]`. The threads are torch's own."""
+    check_head_values(given)
+    crossed = given.embeddings[given.item_of] * given.factors[given.request_of]
+    inputs = torch.cat([crossed, given.final], dim=1)
+    known = given.items[given.item_of] + given.requests[given.request_of]
+    for number, layer in enumerate(weights.layers):
+        s = inputs @ layer.weight + layer.bias
+        inputs = activate(s if number else s + known, layer, weights.activation)
+    return inputs @ weights.output + weights.output_bias
+
+
+def activate(s: Tensor, layer: HeadLayer, activation: str) -> Tensor:
+    """Dice (DIN eq. 3) or PReLU of `s [C, outputs]`."""
+    p = torch.sigmoid((s - layer.mean) * layer.scale) if activation == "dice" else (s > 0).to(s.dtype)
+    return s * (layer.alpha + p * (1 - layer.alpha))

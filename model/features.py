@@ -6,7 +6,7 @@ I items of the catalogue, F item fields, K context fields.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +15,7 @@ from model.data import DataError, DataSet
 from model.data.dataset import TRAIN, IntArray
 
 OUT_OF_VOCABULARY = 0
+DENSE = 4  # ids are looked up in a table, and not searched, while it is no more than so many times as long as they are
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +23,15 @@ class Vocabulary:
     """Known ids, ascending. The n-th has row n + 1; row 0 is shared by all that are not known."""
 
     ids: IntArray  # [V]
+    # Where ids are dense: the row of every number from the first id on, and of one past the last, which is nobody's.
+    _row_of: IntArray | None = field(init=False, repr=False, compare=False, default=None)
+
+    def __post_init__(self) -> None:
+        span = int(self.ids[-1]) - int(self.ids[0]) + 1 if len(self.ids) else 0
+        if 0 < span <= DENSE * len(self.ids):
+            row_of = np.zeros(span + 1, dtype=np.int64)
+            row_of[self.ids - self.ids[0]] = np.arange(1, len(self.ids) + 1)
+            object.__setattr__(self, "_row_of", row_of)
 
     @staticmethod
     def fit(values: IntArray, min_count: int) -> Vocabulary:
@@ -36,6 +46,12 @@ class Vocabulary:
     def rows(self, values: npt.ArrayLike) -> IntArray:
         """The row of each id; 0 for an unknown one."""
         wanted = np.asarray(values, dtype=np.int64)
+        if self._row_of is not None:
+            # Read without a sign, what is below the first id is far above the last: one comparison sees both.
+            place = np.subtract(wanted.reshape(-1), self.ids[0]).view(np.uint64)
+            place = np.minimum(place, np.uint64(len(self._row_of) - 1)).view(np.int64)
+            rows: IntArray = self._row_of.take(place).reshape(wanted.shape)
+            return rows
         if not len(self.ids):
             return np.zeros(wanted.shape, dtype=np.int64)
         place = np.minimum(np.searchsorted(self.ids, wanted), len(self.ids) - 1)

@@ -21,7 +21,7 @@ from service.errors import (
     QueueFullError,
 )
 from service.jobs import History, Job, Scored, history_of
-from service.lanes import Batch, Lanes
+from service.lanes import Batch, Lanes, computed
 from service.models import Served
 from service.settings import Settings
 from service.stores.guarded import GuardedStore
@@ -45,7 +45,7 @@ class Batcher:
         self._store = store
         self._settings = settings
         self._budget = settings.batch_candidates
-        self._to_fetch: list[Job] = []
+        self._arrived: list[Job] = []  # in this turn of the event loop
         self._fetching = 0  # candidates of jobs that wait for their history
         self._background: set[asyncio.Task[None]] = set()
         self._open_jobs: set[Job] = set()
@@ -159,22 +159,21 @@ class Batcher:
     # First stage: histories.
 
     def _enqueue(self, job: Job) -> None:
-        if job.history is not None:
-            self._lanes.put(job.parts(self._budget))
-            return
-        if not self._to_fetch:
-            self._loop.call_soon(self._start_fetch)
-        self._to_fetch.append(job)
+        if not self._arrived:
+            self._loop.call_soon(self._begin)
+        self._arrived.append(job)
         job.fetching = True
         self._fetching += len(job.item_ids)
 
-    def _start_fetch(self) -> None:
-        jobs, self._to_fetch = self._without_dropped(self._to_fetch), []
-        if not jobs:
-            return
-        fetch = self._loop.create_task(self._fetch(jobs))
-        self._background.add(fetch)
-        fetch.add_done_callback(self._background.discard)
+    def _begin(self) -> None:
+        """All that arrived in a turn of the event loop."""
+        jobs, self._arrived = self._without_dropped(self._arrived), []
+        lacking = [job for job in jobs if job.history is None]
+        if lacking:
+            fetch = self._loop.create_task(self._fetch(lacking))
+            self._background.add(fetch)
+            fetch.add_done_callback(self._background.discard)
+        self._line_up([job for job in jobs if job.history is not None])
 
     async def _fetch(self, jobs: list[Job]) -> None:
         """Gives each job its user's history and lets it go on: one read for all of them."""
@@ -186,10 +185,9 @@ class Batcher:
             for job in jobs:
                 job.fail(InternalError("the server failed at this request; its log says why"))
         seconds = time.perf_counter() - begun
-        for job in self._without_dropped(jobs):
-            self._leave(job)
+        for job in jobs:
             job.store = seconds
-            self._lanes.put(job.parts(self._budget))
+        self._line_up(self._without_dropped(jobs))
 
     async def _recall(self, jobs: list[Job]) -> None:
         users = list(dict.fromkeys(job.user_id for job in jobs))
@@ -214,6 +212,16 @@ class Batcher:
         return alive
 
     # Second stage: scores.
+
+    def _line_up(self, jobs: list[Job]) -> None:
+        """Lets jobs with a history be computed: by the lanes, or here where handing over would cost more than that."""
+        for job in jobs:
+            self._leave(job)
+        if len(jobs) == 1 and len(jobs[0].item_ids) <= self._settings.inline_candidates and self._lanes.idle:
+            self._deliver(computed(jobs[0].parts(self._budget)))
+        else:
+            for job in jobs:
+                self._lanes.put(job.parts(self._budget))
 
     def _hand_over(self, batch: Batch) -> None:
         """From a lane's thread to the event loop."""

@@ -122,10 +122,16 @@ class Lanes:
     def __init__(self, count: int, budget: int, turn: int, max_wait: float, deliver: Callable[[Batch], None]) -> None:
         self.queue = PartQueue(budget, turn)
         self._budget, self._max_wait, self._deliver = budget, max_wait, deliver
+        self._busy: set[int] = set()  # threads at a batch
         self._work: SimpleQueue[bool] = SimpleQueue()  # one for each part that was put; False ends a lane
         self._threads = [
             threading.Thread(target=self._run, name=f"augur-lane-{number}", daemon=True) for number in range(count)
         ]
+
+    @property
+    def idle(self) -> bool:
+        """Nothing waits, and nothing is computed."""
+        return not self._busy and not self.queue.candidates
 
     def start(self) -> None:
         """Starts the threads."""
@@ -154,7 +160,10 @@ class Lanes:
             if self.queue.candidates:  # lingering may have used up the signs of what is left
                 self._work.put(True)
             if batch or dropped:
-                self._deliver(_computed(batch, dropped))
+                self._busy.add(threading.get_ident())
+                result = computed(batch, dropped)
+                self._busy.discard(threading.get_ident())
+                self._deliver(result)
 
     def _linger(self) -> None:
         """Waits for company, if the settings ask for it: until the first job has waited enough or a batch is full."""
@@ -174,7 +183,8 @@ class Lanes:
                 return
 
 
-def _computed(parts: list[Part], dropped: int) -> Batch:
+def computed(parts: list[Part], dropped: int = 0) -> Batch:
+    """The results of parts, on this thread."""
     begun = time.perf_counter()
     groups: dict[Served, list[Part]] = {}
     for part in parts:
@@ -188,8 +198,8 @@ def _computed(parts: list[Part], dropped: int) -> Batch:
 def compute(served: Served, parts: Sequence[Part]) -> list[Outcome]:
     """Scores parts that meet one version of a model. When it fails, each is tried alone: one must not fail others."""
     try:
-        scores = served.scorer.score([part.as_input() for part in parts])
-        return [_outcome(served, part, row) for part, row in zip(parts, scores, strict=True)]
+        counted = served.scorer.score_counted([part.as_input() for part in parts])
+        return [_outcome(part, *each) for part, each in zip(parts, counted, strict=True)]
     except ScoreInputError as error:
         if len(parts) == 1:
             return [Outcome(parts[0], None, error=InvalidInputError(str(error), field=error.field))]
@@ -201,7 +211,7 @@ def compute(served: Served, parts: Sequence[Part]) -> list[Outcome]:
     return [outcome for part in parts for outcome in compute(served, [part])]
 
 
-def _outcome(served: Served, part: Part, scores: Scores) -> Outcome:
+def _outcome(part: Part, scores: Scores, unknown_items: int) -> Outcome:
     if len(scores) != part.candidates or not np.isfinite(scores).all():
         raise ValueError(f"{len(scores)} scores for {part.candidates} candidates, or some not finite")
-    return Outcome(part, scores, served.scorer.count_unknown(part.job.item_ids[part.first : part.last]))
+    return Outcome(part, scores, unknown_items)

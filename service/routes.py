@@ -78,8 +78,9 @@ def answer(content: Any) -> Response:
 async def score(request: Request) -> Response:
     """One probability for each candidate, from what the user did most recently.
 
-    Behaviours come from the store, or from `history` in the request. When the store does not answer, the scores are
-    those of the user's behaviours as this server last saw them, or of a user without any, and `degraded` says so.
+    Behaviours come from the store, or from `history` in the request. When the store does not answer, the scores come
+    from what this server last read for the user (`degraded` is `store_stale`), else they are those of a user without
+    behaviours (`store_unavailable`).
     """
     raise NotImplementedError("the door hands this path to service.scoring")
 
@@ -133,7 +134,7 @@ async def recall(
     except StoreError as error:
         raise _unavailable(error) from error
     if sequence is None:
-        raise StoreUnavailableError("what is stored for this user cannot be read")
+        raise StoreUnavailableError("what is stored for this user cannot be read now")
     names = ("item_id", "timestamp_ms", "action")
     columns = [sequence[name][-(limit or len(sequence)) :].tolist() for name in names]
     events = [

@@ -42,7 +42,11 @@ class Settings:
         default="exact", metadata=rule("of the kernels: exact, or fast (errors of a score up to about 1e-3)")
     )
     store: str = field(
-        default="memory://", metadata=rule("behaviour store: memory://, redis://HOST:PORT/DB or rediss://...")
+        default="memory://",
+        metadata=rule(
+            "behaviour store: memory://, redis://HOST:PORT/DB, redis+cluster://HOST:PORT,HOST:PORT or "
+            "redis+sentinel://SENTINEL:PORT,SENTINEL:PORT/SERVICE/DB; rediss for TLS"
+        ),
     )
     seed: str = field(
         default="",
@@ -67,6 +71,10 @@ class Settings:
     batch_candidates: int = field(
         default=2048, metadata=rule("candidates computed in one batch; a larger request is cut", low=1)
     )
+    inline_candidates: int = field(
+        default=16,
+        metadata=rule("a lone request of so few candidates is computed on the event loop, if no lane is busy", low=0),
+    )
     queue_candidates: int = field(
         default=16_384, metadata=rule("candidates that may wait; beyond it requests get 429", low=1)
     )
@@ -86,6 +94,24 @@ class Settings:
         default=250, metadata=rule("a write to the store that takes longer is given up", low=1, high=60_000)
     )
     store_connections: int = field(default=16, metadata=rule("connections to the store, at most", low=1, high=10_000))
+    store_replicas: int = field(
+        default=0,
+        metadata=rule("replicas of Redis that must have a write before it is acknowledged", low=0, high=100),
+    )
+    breaker_failures: int = field(
+        default=5,
+        metadata=rule("failures in a row, within 10 s, after which the store is left alone", low=1, high=1000),
+    )
+    breaker_seconds: float = field(
+        default=1.0, metadata=rule("then one request at a time tries it again after so long", low=0.01, high=3600)
+    )
+    stale_users: int = field(
+        default=10_000,
+        metadata=rule("users whose last read history is kept for when the store fails; 0: none", low=0, high=10**8),
+    )
+    stale_seconds: float = field(
+        default=60.0, metadata=rule("such a history serves at most so long", low=0, high=86_400)
+    )
     linger_seconds: float = field(
         default=1.0,
         metadata=rule("after SIGTERM: readiness fails, requests are still taken for so long", low=0, high=3600),

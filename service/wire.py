@@ -126,7 +126,7 @@ class ScoreAnswer(BaseModel):
     history_length: int = Field(description="behaviours that entered the scores")
     unknown_items: int = Field(description="candidates that the model does not know; they share one general score")
     degraded: str | None = Field(
-        description="why the scores are less than they could be, as `store_unavailable`; or null"
+        description="why the scores are less than they could be, as `store_stale` or `store_unavailable`; or null"
     )
 
 

@@ -4,7 +4,7 @@
 |---|---|
 | `case.py` | inputs of stated sizes, and what is due of a contender, in float64 |
 | `contender.py` | something to time: how it is made ready, what is due of it, how close it must come |
-| `torch_loops.py`, `peers.py`, `ours.py`, `gpu.py` | the contenders |
+| `torch_loops.py`, `peers.py`, `ours.py`, `gpu.py`, `heads.py` | the contenders |
 | `rounds.py` | checking, then timing in rounds in which all take their turn |
 | `series.py` | which cases are run |
 | `targets.py` | the ratios that are judged |

@@ -5,6 +5,7 @@ U users, N behaviours of all users end to end, C candidates of all users, T step
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import NamedTuple
 
 import torch
@@ -12,6 +13,9 @@ from torch import Tensor
 
 from kernels.contract import GruWeights
 from kernels.ops import evolve, gru
+
+# The head that is timed: that of a model with three item fields and three of user and context, 18 numbers each.
+HEAD_EMBEDDING, HEAD_SIDE, HEAD_WIDTHS = 54, 126, (200, 80)
 
 
 class Size(NamedTuple):
@@ -35,6 +39,12 @@ class Size(NamedTuple):
     def gru_multiply_adds(self) -> int:
         """The same of `gru`: U·T·H·3H."""
         return self.users * self.steps * 3 * self.hidden**2
+
+    @property
+    def head_multiply_adds(self) -> int:
+        """Those of `head` for the candidates; what is known of items and requests is not counted."""
+        sizes = (HEAD_EMBEDDING + self.hidden, *HEAD_WIDTHS, 1)
+        return self.users * self.candidates * sum(one * other for one, other in pairwise(sizes))
 
 
 class Case(NamedTuple):

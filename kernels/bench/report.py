@@ -43,7 +43,8 @@ def _processor() -> str:
 
 
 LEGEND = """error: largest, against float64. faster: times than the first of the table, median of the rounds' ratios.
-of peak, CPU: recurrent product alone, of the float32 FMA peak measured in the same rounds on as many threads;
+of peak, CPU: recurrent product alone (head: its products), of the float32 FMA peak measured in the same rounds on as
+many threads;
 GPU: the roofline's least time, by arithmetic from the device's own figures, of the time measured."""
 
 

@@ -38,8 +38,10 @@ class Task:
 
     @property
     def multiply_adds(self) -> int:
-        """Of the recurrent product alone."""
-        return self.size.gru_multiply_adds if self.operation == "gru" else self.size.evolve_multiply_adds
+        """Of the recurrent product alone, or of the head's products."""
+        size = self.size
+        counts = {"gru": size.gru_multiply_adds, "head": size.head_multiply_adds, "evolve": size.evolve_multiply_adds}
+        return counts[self.operation]
 
 
 @dataclass(slots=True)

@@ -8,13 +8,14 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from itertools import product
 
-from kernels.bench import gpu, ours, peers, torch_loops
+from kernels.bench import gpu, heads, ours, peers, torch_loops
 from kernels.bench.case import Size
 from kernels.bench.contender import Contender
 from kernels.bench.rounds import Task
 
 HEADLINE = Size(users=1, candidates=200, steps=100, hidden=32)
 STATES_USERS = 64
+HEAD_REQUESTS = 10
 AXES = {
     "candidates": (1, 20, 200, 2048),
     "steps": (20, 50, 100, 500),
@@ -57,6 +58,8 @@ def tasks(choice: Choice) -> list[Task]:
         wanted += [*_states(choice), *_growth(choice, axis_sizes(choice.size))]
     if choice.cases == "all":
         wanted += [*_states(choice), *_growth(choice, [*axis_sizes(choice.size), *grid()])]
+    if choice.cases in ("default", "all"):
+        wanted += _heads(choice)
     found: dict[tuple[str, str, Size], Task] = {}
     for task in wanted:
         found.setdefault((task.operation, task.device, task.size), task)
@@ -98,6 +101,12 @@ def _states(choice: Choice) -> Iterable[Task]:
     yield Task(size, choice.kept(contenders), operation)
     if not gpu.no_gpu():
         yield Task(size, choice.kept(gpu.gru_contenders()), operation, device="cuda")
+
+
+def _heads(choice: Choice) -> Iterable[Task]:
+    """One request, and several."""
+    for users in (1, HEAD_REQUESTS):
+        yield Task(choice.size._replace(users=users), choice.kept(heads.contenders(choice.isas)), "head")
 
 
 def _growth(choice: Choice, sizes: Iterable[Size]) -> Iterable[Task]:

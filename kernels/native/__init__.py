@@ -13,6 +13,8 @@ from typing import Any, NoReturn
 from torch import Tensor
 
 from kernels.contract import CELLS, GruWeights, KernelInputError, check_values
+from kernels.fused import Tables
+from kernels.heads import HeadInputs, HeadWeights, check_head_values
 
 try:
     _native: Any = importlib.import_module("kernels.native._native")
@@ -143,3 +145,74 @@ def attention(states: Tensor, offsets: Tensor, queries: Tensor, user_of: Tensor,
         out.data_ptr(),
     )
     return out
+
+
+def pack_head(weights: HeadWeights) -> Any:
+    """The extension's own copy of the weights."""
+    kept: list[Tensor] = []
+    return _native.pack_head(*_head_arguments(weights, kept))
+
+
+def _head_arguments(weights: HeadWeights, kept: list[Tensor]) -> tuple[Any, ...]:
+    return (
+        [[_address(part, kept) for part in layer] for layer in weights.layers],
+        [tuple(layer.weight.shape) for layer in weights.layers],
+        _address(weights.output, kept),
+        weights.output_bias.item(),
+        weights.activation == "dice",
+    )
+
+
+def head(given: HeadInputs, weights: HeadWeights, packed: Any, threads: int) -> Tensor:
+    """Logits `[C]`."""
+    kept: list[Tensor] = []
+    items, requests, final = given.items, given.requests, given.final
+    count = final.shape[0]
+    out = final.new_empty(count)
+    done = _native.head(
+        packed,
+        _address(items, kept),
+        _address(given.embeddings, kept),
+        items.shape[0],
+        _address(given.item_of, kept),
+        _address(requests, kept),
+        _address(given.factors, kept),
+        requests.shape[0],
+        _address(given.request_of, kept),
+        _address(final, kept),
+        count,
+        given.embeddings.shape[1],
+        threads,
+        out.data_ptr(),
+    )
+    if not done:
+        check_head_values(given)
+        raise KernelInputError("item_of or request_of: changed by another thread within the call")
+    return out
+
+
+def fuse(
+    tables: Tables, extractor: GruWeights, evolution: GruWeights, head: HeadWeights, cell: str, precision: str
+) -> tuple[Any, list[Tensor]]:
+    """What `kernels.fused.Fused` calls, and the tensors that have to outlive it."""
+    kept: list[Tensor] = []
+    actions, embeddings = tables.projected_actions, tables.action_embeddings
+    sizes = [
+        tables.projected.shape[0],
+        0 if actions is None else actions.shape[0],
+        evolution.hidden,
+        tables.embeddings.shape[1],
+        0 if embeddings is None else embeddings.shape[1],
+        tables.targets.shape[1],
+    ]
+    made = _native.Fused(
+        [0 if part is None else _address(part, kept) for part in tables],
+        sizes,
+        [_address(part, kept) for part in extractor],
+        [_address(part, kept) for part in evolution],
+        extractor.w_input.shape[0],
+        _CELL_CODES[cell],
+        precision == "fast",
+        *_head_arguments(head, kept),
+    )
+    return made, kept

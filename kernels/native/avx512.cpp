@@ -1,5 +1,6 @@
 // 16 lanes; the fast form looks its activations up.
 #define AUGUR_ISA_AVX512
+#include "head.h"
 #include "recurrence.h"
 
 namespace augur {
@@ -15,6 +16,9 @@ const Kernels kAvx512 = {"avx512",
                          attend,
                          walk,
                          scratch_floats,
+                         head,
+                         pool,
+                         sigmoid,
                          multiply_add};
 
 }  // namespace augur

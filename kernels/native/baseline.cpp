@@ -1,4 +1,5 @@
 // The compiler's own vectors of 4 lanes: SSE2 on x86-64, NEON on Arm.
+#include "head.h"
 #include "recurrence.h"
 
 namespace augur {
@@ -10,6 +11,6 @@ constexpr const char* kName = "baseline";
 #endif
 
 const Kernels kBaseline = {kName,  kChunk,  kGroup,         {0, 0},        {-kLog2E, -kLog2E}, {2 * kLog2E, 2 * kLog2E},
-                           project, arrange, attend, walk, scratch_floats, multiply_add};
+                           project, arrange, attend, walk, scratch_floats, head, pool, sigmoid, multiply_add};
 
 }  // namespace augur

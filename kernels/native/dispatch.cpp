@@ -15,6 +15,7 @@
 #endif
 
 #include "crew.h"
+#include "denormals.h"
 #include "memory.h"
 
 namespace augur {
@@ -61,23 +62,6 @@ const std::vector<const Kernels*>& all_kernels() {
 }
 
 std::atomic<const Kernels*> chosen{nullptr};
-
-const Kernels& kernels_in_use() {
-  const Kernels* found = chosen.load();
-  return found ? *found : *all_kernels().back();
-}
-
-// Float32 that are too small for their full precision cost a hundred times as much as others, and matter to nobody.
-class WithoutDenormals {
- public:
-#if defined(__x86_64__)
-  WithoutDenormals() : before_(_mm_getcsr()) { _mm_setcsr(before_ | 0x8040); }
-  ~WithoutDenormals() { _mm_setcsr(before_); }
-
- private:
-  unsigned before_;
-#endif
-};
 
 constexpr int64_t kStepsOfTask = 64;    // projected in one task
 constexpr int64_t kStepsWorthHelp = 256;  // below, waking a helper costs more than it saves
@@ -192,6 +176,11 @@ int64_t attention_floats(const Plan& plan, const Users& users, const Candidates&
 }
 
 }  // namespace
+
+const Kernels& kernels_in_use() {
+  const Kernels* found = chosen.load();
+  return found ? *found : *all_kernels().back();
+}
 
 std::vector<std::string> instruction_sets() {
   std::vector<std::string> names;

@@ -18,6 +18,9 @@ std::string instruction_set();
 // Returns false for a name that is not in instruction_sets(); an empty one takes the choice back.
 bool choose_instruction_set(const std::string& name);
 
+// Of that instruction set.
+const Kernels& kernels_in_use();
+
 struct Users {
   const int64_t* offsets;  // [U + 1]
   int64_t count;

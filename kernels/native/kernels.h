@@ -31,6 +31,41 @@ struct Row {
   float* out;       // [H], or [T, H] when every state is asked for
 };
 
+// A layer of a head as head.h reads it, all padded to a multiple of 16 columns with zeros.
+struct HeadLayer {
+  int64_t inputs, outputs, padded;
+  const float* weight;  // [panel of 16 columns][inputs][16]
+  const float *bias, *alpha, *rest;  // [padded]; rest is 1 - alpha
+  const float *scale, *shift;        // [padded]: s * scale + shift is -log2 e * (s - mean) * scale of the contract
+};
+
+struct HeadView {
+  int64_t widest;           // of the layers, padded
+  int64_t count;
+  const HeadLayer* layers;
+  const float* output;      // [padded of the last layer]
+  float output_bias;
+  bool dice;                // else PReLU
+};
+
+// C candidates, I items, R requests, E width of an embedding, H hidden, W width of the first layer, which has E + H inputs.
+struct HeadInputs {
+  const float *items, *embeddings;    // [I, W], [I, E]
+  const float *requests, *factors;    // [R, W], [R, E]
+  const float* final;                 // [C, H]
+  const int64_t *item_of, *request_of;  // [C]
+  int64_t item_rows, request_rows, count, crossed;  // I, R, C, E
+};
+
+// What a request's terms are made of; see fused.h for the names.
+struct PooledInputs {
+  const float *embeddings, *action_embeddings;  // [I, E], [A, D] or null
+  const float* of_pooled;                       // [E + D, W]
+  const float* side_table;                      // [S, W]
+  const int64_t *behaviors, *actions, *side;    // [N], [N], [R, K]
+  int64_t embedding, action_embedding, width, side_features;
+};
+
 struct Kernels {
   const char* name;
   int chunk;           // hidden units in a chunk
@@ -49,6 +84,12 @@ struct Kernels {
   void (*walk)(const Row* rows, int64_t count, const Weights& weights, Cell cell, bool fast, bool every_state,
                float* scratch);
   size_t (*scratch_floats)(int64_t padded);
+  // Logits of candidates `begin` to `begin + rows`; `scratch` holds rows * (inputs of the first layer + 2 * widest) floats.
+  void (*head)(const HeadInputs& given, const HeadView& view, int64_t begin, int64_t rows, float* scratch, float* out);
+  // Terms of request `r` with the behaviours `begin` to `end`: factors [E] their mean embedding, to [W] the mean times
+  // of_pooled and the rows of its side features.
+  void (*pool)(const PooledInputs& given, int64_t begin, int64_t end, int64_t r, float* factors, float* to);
+  void (*sigmoid)(float* values, int64_t count);  // in place
   // Multiply-adds done by a call: independent chains of the widest fused multiply-add.
   int64_t (*multiply_add)(int64_t rounds);
 };

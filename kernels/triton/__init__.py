@@ -10,11 +10,13 @@ import torch
 from torch import Tensor
 
 from kernels.contract import PRECISIONS, GruWeights, check_values
+from kernels.reference import head, pack_head
 from kernels.triton import variants
 from kernels.triton.launch import aligned, machine_of, run, shape_of, shared_memory_of, unavailable
 from kernels.triton.variants import BLOCK, SHAPES, Variant, padded_width
 
-__all__ = ["attention", "evolve", "gru", "unavailable", "warm_up"]
+# The head is three matrix products and what stands between them, which torch does on a GPU: no kernel of ours is there.
+__all__ = ["attention", "evolve", "gru", "head", "pack_head", "unavailable", "warm_up"]
 
 
 def gru(

@@ -5,12 +5,19 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Protocol
 
-from service.settings import ConfigError, Settings
+from service.settings import Settings
 from service.stores.records import Appended, Records
+from service.stores.url import redact
+
+__all__ = ["BehaviorStore", "StoreError", "StoreRefusedError", "open_store", "redact"]
 
 
 class StoreError(Exception):
     """The store did not do what it was asked: unreachable, too slow, or refusing."""
+
+
+class StoreRefusedError(StoreError):
+    """The store is there, but did not do this: it refused, or the part of it that was asked is away."""
 
 
 class BehaviorStore(Protocol):
@@ -23,7 +30,8 @@ class BehaviorStore(Protocol):
     async def histories(self, user_ids: Sequence[str]) -> list[Records | None]:
         """Sequences of users, oldest first, empty for one who is not known.
 
-        None where a value is there and is no sequence: that user cannot be read, the others can.
+        None for a user who cannot be read while others can: what is stored is no sequence, or is on a server that does
+        not answer.
         """
 
     async def append(self, events: Mapping[str, Records]) -> Appended:
@@ -32,8 +40,11 @@ class BehaviorStore(Protocol):
     async def delete(self, user_id: str) -> bool:
         """Forgets a user; whether there was anything to forget."""
 
-    async def seed(self, sequences: Iterable[tuple[str, Records]]) -> int:
-        """Stores whole sequences, oldest first, of users that are not known yet; how many were stored."""
+    async def seed(self, sequences: Iterable[tuple[str, Records]], *, replace: bool = False) -> int:
+        """Stores whole sequences, oldest first and each event once; how many were stored.
+
+        Users that are known already are left as they are, unless `replace`.
+        """
 
     async def ping(self) -> None:
         """Returns when the store answers."""
@@ -52,16 +63,6 @@ def open_store(settings: Settings) -> BehaviorStore:
         from service.stores.memory import MemoryStore  # noqa: PLC0415
 
         return MemoryStore(window=settings.window, ttl_seconds=settings.ttl_seconds)
-    if settings.store.startswith(("redis://", "rediss://")):
-        from service.stores.redis import RedisStore  # noqa: PLC0415
+    from service.stores.redis import open_redis  # noqa: PLC0415
 
-        return RedisStore(settings)
-    raise ConfigError(
-        f"AUGUR_STORE={redact(settings.store)!r}: memory://, redis://HOST:PORT/DB or rediss://HOST:PORT/DB"
-    )
-
-
-def redact(url: str) -> str:
-    """A store's URL without the password and options in it, for people to read."""
-    scheme, separator, rest = url.partition("://")
-    return scheme + separator + rest.rpartition("@")[2].partition("?")[0]
+    return open_redis(settings)

@@ -1,8 +1,9 @@
 -- Appends events to a user's sequence: the rule of records.merge, atomic inside Redis.
--- KEYS[1] the sequence; ARGV: window, time to live in ms (0: none), packed records
+-- KEYS[1] the sequence; ARGV: window, time to live in ms (0: none), whether to write even what changes nothing (1: for
+-- replicas that are waited for), packed records
 -- Returns how many were accepted, were duplicates, lay outside the window.
 local SIZE = 28
-local window, ttl, arriving = tonumber(ARGV[1]), tonumber(ARGV[2]), ARGV[3]
+local window, ttl, always, arriving = tonumber(ARGV[1]), tonumber(ARGV[2]), ARGV[3] == '1', ARGV[4]
 local kept = redis.call('GET', KEYS[1]) or ''
 if #kept % SIZE ~= 0 then
   return redis.error_reply('ERR not a sequence of records')
@@ -49,5 +50,7 @@ if accepted > 0 then
   else
     redis.call('SET', KEYS[1], value)
   end
+elseif always and #kept > 0 then
+  redis.call('SET', KEYS[1], kept, 'KEEPTTL')
 end
 return {accepted, duplicates, outside}

@@ -39,12 +39,16 @@ class MemoryStore:
         self._forget_expired()
         return self._sequences.pop(user_id, None) is not None
 
-    async def seed(self, sequences: Iterable[tuple[str, Records]]) -> int:
+    async def seed(self, sequences: Iterable[tuple[str, Records]], *, replace: bool = False) -> int:
         """See `BehaviorStore`."""
-        before, now = len(self._sequences), self._clock()
+        self._forget_expired()
+        stored, now = 0, self._clock()
         for user_id, records in sequences:
-            self._sequences.setdefault(user_id, (records[-self._window :].tobytes(), now))
-        return len(self._sequences) - before
+            if replace or user_id not in self._sequences:
+                self._sequences.pop(user_id, None)
+                self._sequences[user_id] = (records[-self._window :].tobytes(), now)
+                stored += 1
+        return stored
 
     async def ping(self) -> None:
         """See `BehaviorStore`."""

@@ -1,34 +1,38 @@
 """Behaviours in Redis: one packed string for each user, appended to by one script.
 
 Exactly once within the window. An acknowledged write can still be lost by Redis itself, when a primary fails before
-its replica has it or between two of its own syncs to disk; that is its configuration's promise, not this module's.
+its replica has it or between two of its own syncs to disk; `AUGUR_STORE_REPLICAS` and Redis' own settings narrow that.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from hashlib import sha1
 from importlib.resources import files
 from itertools import islice
 from typing import Any
 
-from redis.asyncio import BlockingConnectionPool, Redis
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
-from redis.exceptions import NoScriptError, RedisError
+from redis.exceptions import NoScriptError, ResponseError
 
-from service.settings import ConfigError, Settings
-from service.stores import StoreError, redact
+from service.settings import Settings
+from service.stores import StoreError, StoreRefusedError
+from service.stores.cluster import Cluster
+from service.stores.node import Command, Dialer, Node, NodeError
 from service.stores.records import Appended, Records, empty, unpack
+from service.stores.servers import FixedServer, Keyed, Sentinels, Servers
+from service.stores.url import Kind, StoreUrl, parse
 
 log = logging.getLogger("augur.store")
 
 APPEND = files("service.stores").joinpath("append.lua").read_bytes()
 APPEND_SHA = sha1(APPEND, usedforsecurity=False).hexdigest()
 SEED_CHUNK = 500
+SEED_SECONDS = 10.0
+# No request waits so long: a connection that takes longer than a read is there for the next one.
+CONNECT_SECONDS = 1.0
 
 
 def key(user_id: str) -> bytes:
@@ -38,100 +42,143 @@ def key(user_id: str) -> bytes:
 
 
 class RedisStore:
-    """`redis://` and `rediss://`: whatever the URL says beyond the address goes to redis-py.
+    """Behaviours on the servers that a URL names.
 
-    The client's own defaults (five seconds, ten retries) are not made for a request that has milliseconds: reads and
-    writes end at their timeout, nothing is tried again, and connections are bounded.
+    A read or a write ends at its timeout, and nothing is tried again but what a server did not take: a script that it
+    does not know, a key that is another's.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, servers: Servers) -> None:
         self._window = settings.window
         self._ttl_ms = settings.ttl_seconds * 1000
+        self._replicas = settings.store_replicas
         self._read_timeout = settings.store_timeout_ms / 1000
         self._write_timeout = settings.store_write_timeout_ms / 1000
-        try:
-            pool = BlockingConnectionPool.from_url(
-                settings.store,
-                max_connections=settings.store_connections,
-                timeout=self._write_timeout,
-                socket_timeout=self._write_timeout,
-                socket_connect_timeout=self._write_timeout,
-                retry=Retry(NoBackoff(), 0),
-                protocol=2,
-            )
-        except (ValueError, TypeError) as error:
-            raise ConfigError(f"AUGUR_STORE={redact(settings.store)!r}: {error}") from None
-        self._redis: Any = Redis.from_pool(pool)
+        self._servers = servers
 
     async def histories(self, user_ids: Sequence[str]) -> list[Records | None]:
-        """See `BehaviorStore`; one MGET."""
+        """See `BehaviorStore`; one round trip for each server that has some of the users, all at once."""
         if not user_ids:
             return []
-        async with _within(self._read_timeout, "read"):
-            values = await self._redis.mget([key(user_id) for user_id in user_ids])
+        deadline = asyncio.get_running_loop().time() + self._read_timeout
+        try:
+            values = await self._servers.get([key(user_id) for user_id in user_ids], deadline)
+        except (NodeError, ResponseError) as error:
+            raise _failure("read", error) from error
         return [_records(value) for value in values]
 
     async def append(self, events: Mapping[str, Records]) -> Appended:
-        """See `BehaviorStore`; one round trip for all users, each user's append atomic by itself."""
-        async with _within(self._write_timeout, "append"):
-            results = await self._run_script(events)
-            lacking = [user_id for user_id, result in results.items() if isinstance(result, NoScriptError)]
-            if lacking:
-                await self._redis.script_load(APPEND)
-                results |= await self._run_script({user_id: events[user_id] for user_id in lacking})
-            total = Appended()
-            for result in results.values():
-                if isinstance(result, Exception):
-                    raise result
-                total += Appended(*result)
+        """See `BehaviorStore`; one round trip for each server, each user's append atomic by itself."""
+        # A write that changes nothing has nothing to wait for; asked to, the script writes even then.
+        always = int(self._replicas > 0)
+        arguments = {
+            user_id: (1, key(user_id), self._window, self._ttl_ms, always, records.tobytes())
+            for user_id, records in events.items()
+        }
+        deadline = asyncio.get_running_loop().time() + self._write_timeout
+        replies = await self._write("append", _scripts("EVALSHA", APPEND_SHA, arguments.values()), deadline)
+        lacking = [place for place, reply in enumerate(replies) if isinstance(reply, NoScriptError)]
+        if lacking:
+            again = [list(arguments.values())[place] for place in lacking]
+            # EVAL also leaves the script with the server for the next time.
+            repeated = await self._write("append", _scripts("EVAL", APPEND, again), deadline)
+            for place, reply in zip(lacking, repeated, strict=True):
+                replies[place] = reply
+        total = Appended()
+        for reply in _checked("append", replies):
+            total += Appended(*reply)
         return total
 
     async def delete(self, user_id: str) -> bool:
         """See `BehaviorStore`."""
-        async with _within(self._write_timeout, "delete"):
-            return bool(await self._redis.delete(key(user_id)))
+        name = key(user_id)
+        deadline = asyncio.get_running_loop().time() + self._write_timeout
+        replies = await self._write("delete", [(name, ("DEL", name))], deadline)
+        return bool(_checked("delete", replies)[0])
 
-    async def seed(self, sequences: Iterable[tuple[str, Records]]) -> int:
+    async def seed(self, sequences: Iterable[tuple[str, Records]], *, replace: bool = False) -> int:
         """See `BehaviorStore`."""
         stored = 0
+        options: Command = (() if replace else ("NX",)) + (("PX", self._ttl_ms) if self._ttl_ms else ())
         for chunk in _chunks(iter(sequences), SEED_CHUNK):
-            async with _within(max(self._write_timeout, 1.0), "seed"):
-                pipeline = self._redis.pipeline(transaction=False)
-                for user_id, records in chunk:
-                    value = records[-self._window :].tobytes()
-                    pipeline.set(key(user_id), value, nx=True, px=self._ttl_ms or None)
-                stored += sum(bool(result) for result in await pipeline.execute())
+            commands: list[Keyed] = []
+            for user_id, records in chunk:
+                name = key(user_id)
+                commands.append((name, ("SET", name, records[-self._window :].tobytes(), *options)))
+            deadline = asyncio.get_running_loop().time() + max(self._write_timeout, SEED_SECONDS)
+            replies = await self._write("seed", commands, deadline)
+            stored += sum(reply is not None for reply in _checked("seed", replies))
         return stored
 
     async def ping(self) -> None:
         """See `BehaviorStore`."""
-        async with _within(self._write_timeout, "ping"):
-            await self._redis.ping()
+        try:
+            await self._servers.ping(asyncio.get_running_loop().time() + self._write_timeout)
+        except NodeError as error:
+            raise _failure("ping", error) from error
 
     async def close(self) -> None:
         """See `BehaviorStore`."""
-        await self._redis.aclose()
+        await self._servers.close()
 
-    async def _run_script(self, events: Mapping[str, Records]) -> dict[str, Any]:
-        pipeline = self._redis.pipeline(transaction=False)
-        for user_id, records in events.items():
-            pipeline.evalsha(APPEND_SHA, 1, key(user_id), self._window, self._ttl_ms, records.tobytes())
-        return dict(zip(events, await pipeline.execute(raise_on_error=False), strict=True))
-
-
-@asynccontextmanager
-async def _within(seconds: float, doing: str) -> AsyncIterator[None]:
-    """A bound on a whole operation, its connection and its queueing included; every failure becomes a StoreError."""
-    try:
-        async with asyncio.timeout(seconds):
-            yield
-    except TimeoutError:
-        raise StoreError(f"{doing}: no answer within {seconds * 1000:.0f} ms") from None
-    except (RedisError, OSError) as error:
-        raise StoreError(f"{doing}: {type(error).__name__}: {error}") from error
+    async def _write(self, doing: str, commands: Sequence[Keyed], deadline: float) -> list[Any]:
+        try:
+            return await self._servers.run(commands, deadline, self._replicas)
+        except NodeError as error:
+            raise _failure(doing, error) from error
 
 
-def _records(value: bytes | None) -> Records | None:
+def open_redis(settings: Settings) -> RedisStore:
+    """The store at the URL of the settings; nothing is connected before it is used.
+
+    Raises:
+        ConfigError: a URL that names no store, or certificates that cannot be used.
+    """
+    url = parse(settings.store)
+    return RedisStore(settings, _servers(url, settings))
+
+
+def _servers(url: StoreUrl, settings: Settings) -> Servers:
+    timeout = settings.store_write_timeout_ms / 1000
+    make_node = partial(
+        Node,
+        dialer=Dialer(url, settings.store),
+        connections=settings.store_connections,
+        connect_timeout=max(timeout, CONNECT_SECONDS),
+    )
+    if url.kind is Kind.CLUSTER:
+        return Cluster(url.addresses, make_node, timeout)
+    if url.kind is Kind.SENTINEL:
+        dialer = Dialer(url.of_sentinels(), settings.store)
+        sentinels = [Node(each, dialer=dialer, connections=2, connect_timeout=timeout) for each in url.addresses]
+        return Sentinels(url.service, sentinels, make_node, timeout)
+    return FixedServer(make_node(url.addresses[0]))
+
+
+def _scripts(verb: str, script: str | bytes, arguments: Iterable[tuple[Any, ...]]) -> list[Keyed]:
+    return [(each[1], (verb, script, *each)) for each in arguments]
+
+
+def _checked(doing: str, replies: Sequence[Any]) -> Sequence[Any]:
+    """Replies without an error among them; the first one is raised."""
+    for reply in replies:
+        if isinstance(reply, Exception):
+            raise StoreRefusedError(f"{doing}: {_text(reply)}") from reply
+    return replies
+
+
+def _failure(doing: str, error: Exception) -> StoreError:
+    return (StoreError if isinstance(error, NodeError) else StoreRefusedError)(f"{doing}: {_text(error)}")
+
+
+def _text(error: Exception) -> str:
+    return str(error) if isinstance(error, NodeError) else f"{type(error).__name__}: {error}"
+
+
+def _records(value: bytes | Exception | None) -> Records | None:
+    if isinstance(value, Exception):
+        log.debug("a user cannot be read: %s", value)
+        return None
     try:
         return unpack(value) if value else empty()
     except ValueError as error:

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from kernels import native
-from kernels.bench import gpu, ours, peers, torch_loops
+from kernels.bench import gpu, heads, ours, peers, torch_loops
 from kernels.bench.__main__ import main
 from kernels.bench.case import Case, Size, evolution, interest_states, last_states, random_case
 from kernels.bench.contender import CannotRunError, Contender
@@ -46,6 +46,17 @@ def test_ours(size: Size) -> None:
         assert found == {name: True if each.isa in here else None for name, each in contenders.items()}
         assert {each.threads for name, each in contenders.items() if each.isa in here} == ({1, 2} if here else set())
         assert {each.tolerance for each in contenders.values()} == {5e-6, 2e-3}
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_heads(size: Size) -> None:
+    here = () if native.unavailable() else native.isas()
+    contenders = heads.contenders(ours.ISAS)
+    found = results_of(contenders, size, "head")
+    assert found == {name: True if each.isa is None or each.isa in here else None for name, each in contenders.items()}
+    assert Task(size, contenders, "head").multiply_adds == size.users * size.candidates * (
+        (54 + size.hidden) * 200 + 200 * 80 + 80
+    )
 
 
 @pytest.mark.skipif(native.unavailable() is not None, reason="the native extension is not built")

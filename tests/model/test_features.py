@@ -26,6 +26,19 @@ def test_a_vocabulary_is_a_dictionary(values: list[int], asked: list[int], min_c
     assert vocabulary.rows(vocabulary.ids).tolist() == list(range(1, len(vocabulary)))
 
 
+def test_dense_ids_are_looked_up_as_others_are_searched() -> None:
+    """And all that lies beyond them, up to the ends of int64, is unknown."""
+    ids = np.arange(-5, 40, 3)
+    dense = Vocabulary(ids)
+    assert dense._row_of is not None
+    assert Vocabulary(np.append(ids, INT64.max))._row_of is None
+    asked = np.array([INT64.min, INT64.min + 1, -6, -5, -4, 37, 38, 40, INT64.max - 1, INT64.max])
+    assert dense.rows(asked).tolist() == [0, 0, 0, 1, 0, 15, 0, 0, 0, 0]
+    assert dense.rows(asked.reshape(2, 5)).tolist() == [[0, 0, 0, 1, 0], [15, 0, 0, 0, 0]]
+    assert dense.rows(int(INT64.min)).tolist() == 0
+    assert dense.rows([]).shape == (0,)
+
+
 def test_rows_keep_the_shape_asked_for() -> None:
     vocabulary = Vocabulary(np.array([INT64.min, -1, 0, INT64.max]))
     assert vocabulary.rows([[0, 5], [INT64.max, INT64.min]]).tolist() == [[3, 0], [4, 1]]

@@ -14,18 +14,21 @@ from small_models import small_artifact
 
 import kernels
 from kernels import BackendUnavailableError, KernelInputError
+from model import ragged
 from model.artifact import Artifact, ArtifactError, save_artifact
 from model.batches import Batcher
 from model.data import DEV, TEST, TRAIN
 from model.dien import Inputs
 from model.evaluate import score_inputs
 from model.features import FeatureSchema
+from model.ragged import Ragged
 from model.scorer import ScoreInput, ScoreInputError, Scorer, load_scorer
 from model.training import predict
 
 Scores = npt.NDArray[np.float32]
 CPU = torch.device("cpu")
 NEAR = 3e-7  # a product's last bit may depend on how many rows it has
+SIDE = ("tab", "hour", "user_id")
 CATALOGUE = made_up_data().items.item_ids
 
 
@@ -189,18 +192,29 @@ def test_the_history_is_shared_and_all_else_is_not(scorer: Scorer, monkeypatch: 
     same = [first, replace(first, user_id=2, context={"tab": 2}), replace(first, history=list(first.history))]
     other = replace(first, actions=["shown"] * 5)
     worked: list[int] = []
-    states = Scorer._states
+    probabilities = Scorer._probabilities
 
-    def counted(self: Scorer, batch: Any) -> torch.Tensor:
-        worked.append(len(batch.behaviors))
-        return states(self, batch)
+    def counted(self: Scorer, batch: Ragged) -> Scores:
+        worked.append(len(batch.rows.behaviors))
+        return probabilities(self, batch)
 
-    monkeypatch.setattr(Scorer, "_states", counted)
+    monkeypatch.setattr(Scorer, "_probabilities", counted)
     scores = scorer.score([*same, other])
     assert worked == [10]
     assert_same(scores[2:3], scores[:1], NEAR)
     assert np.all(np.abs(scores[0] - scores[1]) > 1e-6)
     assert np.all(np.abs(scores[0] - scores[3]) > 1e-6)
+
+
+def test_histories_with_an_equal_key_are_not_compared(scorer: Scorer) -> None:
+    """The first one counts, so that a caller who knows saves the comparison."""
+    first = ScoreInput(CATALOGUE[3:6], CATALOGUE[2:7], context={"tab": 1}, user_id=1, history_key="a")
+    other = replace(first, history=CATALOGUE[8:12], history_key=None)
+    told = scorer.score([first, replace(other, history_key="a"), replace(other, history_key="b"), other])
+    assert_same(told[1:2], told[:1], NEAR)
+    assert_same(told[2:3], told[3:], NEAR)
+    assert np.all(np.abs(told[0] - told[2]) > 1e-6)
+    assert_same(told[3:], scorer.score([other]), NEAR)
 
 
 def test_only_the_newest_behaviours_count(scorer: Scorer) -> None:
@@ -271,6 +285,54 @@ def test_count_unknown(scorer: Scorer) -> None:
         scorer.count_unknown(["100"])  # type: ignore[list-item]
 
 
+def test_scores_come_with_their_number_of_unknown_items(scorer: Scorer, artifact: Artifact) -> None:
+    inputs = random_inputs(artifact, count=9)
+    counted = scorer.score_counted(inputs)
+    assert_same([scores for scores, _ in counted], scorer.score(inputs), 0)
+    assert [unknown for _, unknown in counted] == [scorer.count_unknown(one.item_ids) for one in inputs]
+    assert sum(unknown for _, unknown in counted) > 0
+    assert scorer.score_counted([]) == []
+
+
+@pytest.mark.parametrize("backend", ["auto", "reference"])
+@pytest.mark.parametrize("user_id", [True, False])
+def test_what_does_not_fit_as_a_table_is_computed(backend: str, user_id: bool) -> None:
+    """Item tables, then side tables: each budget leaves one more of them out."""
+    artifact = small_artifact(user_id=user_id)
+    inputs = random_inputs(artifact)
+    due = of_network(artifact, inputs)
+    item_bytes = len(artifact.schema.item_rows) * (4 * 8 + 12 + 15) * 4
+    budgets = (1 << 30, True, True), (item_bytes, True, False), (item_bytes - 1, False, False), (0, False, False)
+    for budget, items, side in budgets:
+        scorer = Scorer(artifact, device="cpu", backend=backend, table_budget=budget)
+        assert (scorer._items.table is not None, scorer._side.table is not None) == (items, side)
+        assert_same(scorer.score(inputs), due)
+
+
+def test_a_field_with_many_values_is_searched(artifact: Artifact, monkeypatch: pytest.MonkeyPatch) -> None:
+    inputs = random_inputs(artifact)
+    due = Scorer(artifact, device="cpu").score(inputs)
+    monkeypatch.setattr(ragged, "MOST_IN_DICT", 0)
+    assert_same(Scorer(artifact, device="cpu").score(inputs), due, 0)
+
+
+def test_a_batch_goes_to_another_device_whole(artifact: Artifact) -> None:
+    """In one transfer, which no device here could show: meta has shapes alone."""
+    batch = ragged.Requests(artifact.schema).ragged(random_inputs(artifact))
+    sent, here = batch.on(torch.device("meta")), batch.on(CPU)
+    assert [part.shape for part in sent] == [part.shape for part in here]
+    assert {part.device.type for part in sent} == {"meta"}
+    assert {part.dtype for part in sent} == {torch.int64}
+
+
+def test_inputs_are_left_alone(scorer: Scorer) -> None:
+    """And may be memory that cannot be written to."""
+    ids, actions = CATALOGUE[2:7].copy(), np.array([0, 1, 2, -1, 0], dtype=np.int8)
+    ids.flags.writeable = actions.flags.writeable = False
+    one = ScoreInput(ids, ids, actions)
+    assert_same(scorer.score([one]), scorer.score([replace(one, history=ids.tolist(), actions=actions.tolist())]), 0)
+
+
 @pytest.mark.parametrize("budget", [1 << 30, 0])
 def test_attention_is_the_softmax_of_the_equation(artifact: Artifact, budget: int) -> None:
     scorer = Scorer(artifact, device="cpu", table_budget=budget)
@@ -328,7 +390,7 @@ def test_a_bad_input_is_refused_by_field_before_any_is_scored(
     scorer: Scorer, monkeypatch: pytest.MonkeyPatch, field: str, rule: str, change: dict[str, Any]
 ) -> None:
     good = ScoreInput([100], [103, 106])
-    monkeypatch.setattr(Scorer, "_logits", lambda *_: pytest.fail("something was scored"))
+    monkeypatch.setattr(Scorer, "_probabilities", lambda *_: pytest.fail("something was scored"))
     with pytest.raises(ScoreInputError, match=rf"^{field}: .*{rule}") as caught:
         scorer.score([good, replace(good, **change)])
     assert caught.value.field == field
@@ -362,6 +424,16 @@ def test_a_scorer_tells_what_it_is(artifact: Artifact, tmp_path: Any) -> None:
     assert_same(scorer.score(inputs), Scorer(artifact, device="cpu").score(inputs))
 
 
+def test_a_scorer_tells_what_its_memory_goes_to(artifact: Artifact) -> None:
+    weights = sum(part.numel() for part in artifact.model().parameters())
+    tabled, bare = (Scorer(artifact, device="cpu", table_budget=budget).tensors for budget in (1 << 30, 0))
+    items, columns = len(artifact.schema.item_rows), 4 * 8 + 12 + 15
+    sizes = [len(vocabulary) for name, vocabulary in artifact.schema.vocabularies.items() if name in SIDE]
+    assert weights <= sum(part.numel() for part in bare) < weights + 4 * items + 100
+    more = sum(part.numel() for part in tabled) - sum(part.numel() for part in bare)
+    assert more == items * columns + sum(sizes) * 12
+
+
 def test_a_scorer_tells_the_backend_that_auto_means_and_its_instruction_set(artifact: Artifact) -> None:
     scorer = Scorer(artifact, device="cpu")
     assert scorer.backend == kernels.resolve_backend("auto", "cpu", torch.float32, artifact.config.hidden)
@@ -372,7 +444,7 @@ def test_the_number_of_threads_reaches_the_kernels(
     artifact: Artifact, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """And changes no score."""
-    given: dict[str, list[int | None]] = {"gru": [], "evolve": [], "attention": []}
+    given: dict[str, list[int | None]] = {"gru": [], "evolve": [], "head": [], "attention": []}
 
     def noted(name: str, operation: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:
         def call(*arguments: Any, **options: Any) -> torch.Tensor:
@@ -385,10 +457,30 @@ def test_the_number_of_threads_reaches_the_kernels(
         monkeypatch.setattr(kernels, name, noted(name, getattr(kernels, name)))
     inputs = random_inputs(artifact)
     save_artifact(artifact, tmp_path / "small")
-    one, two = (load_scorer(tmp_path / "small", device="cpu", threads=threads) for threads in (1, 2))
+    one, two = (
+        load_scorer(tmp_path / "small", device="cpu", backend="reference", threads=threads) for threads in (1, 2)
+    )
     assert_same(two.score(inputs), one.score(inputs), NEAR)
     two.attention(inputs[0])
-    assert given == {"gru": [1, 2, 2, 1, 2], "evolve": [1, 2, 2, 1], "attention": [2]}
+    assert given == {"gru": [1, 2, 2, 1, 2], "evolve": [1, 2, 2, 1], "head": [1, 2, 2, 1], "attention": [2]}
+
+
+def test_the_number_of_threads_reaches_the_one_call(artifact: Artifact, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And changes no score, to the bit."""
+    if kernels.resolve_backend("auto") != "native":
+        pytest.skip("native kernels are not built")
+    given: list[int | None] = []
+    call = kernels.Fused.__call__
+
+    def noted(self: kernels.Fused, *arguments: Any, threads: int | None) -> Scores:
+        given.append(threads)
+        return call(self, *arguments, threads=threads)
+
+    monkeypatch.setattr(kernels.Fused, "__call__", noted)
+    one, two = (Scorer(artifact, device="cpu", threads=threads) for threads in (1, 2))
+    inputs = random_inputs(artifact)
+    assert_same(two.score(inputs), one.score(inputs), 0)
+    assert given == [1, 2, 2, 1]
 
 
 def test_a_bad_choice_is_refused_when_the_scorer_is_made(artifact: Artifact, tmp_path: Any) -> None:

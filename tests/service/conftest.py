@@ -11,9 +11,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-import redis
 import torch
-from service_parts import SETTINGS, RedisServer, Service, TwinScorer, memory
+from redis_parts import RedisCluster, RedisServer, SentinelGroup, TlsServer
+from service_parts import SETTINGS, Service, TwinScorer, memory
 
 from model.artifact import of_model, save_artifact
 from model.data import open_data
@@ -86,29 +86,62 @@ def serving() -> Callable[..., Any]:
     return start
 
 
+def started(server: Any) -> Iterator[Any]:
+    try:
+        yield server.start()
+    finally:
+        server.stop()
+
+
 @pytest.fixture(scope="session")
 def shared_redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
-    server = RedisServer(tmp_path_factory.mktemp("redis"))
-    server.start()
-    yield server
-    server.stop()
+    yield from started(RedisServer(tmp_path_factory.mktemp("redis")))
 
 
 @pytest.fixture
 def redis_server(shared_redis: RedisServer) -> RedisServer:
     """A server with nothing in it; shared, so not to be stopped."""
-    with redis.Redis.from_url(shared_redis.url) as client:
-        client.flushall()
+    shared_redis.ask("FLUSHALL")
     return shared_redis
 
 
 @pytest.fixture
 def own_redis(tmp_path: Path) -> Iterator[RedisServer]:
     """For a test that stops it."""
-    server = RedisServer(tmp_path)
-    server.start()
-    yield server
-    server.stop()
+    yield from started(RedisServer(tmp_path))
+
+
+@pytest.fixture(scope="session")
+def shared_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisCluster]:
+    yield from started(RedisCluster(tmp_path_factory.mktemp("cluster")))
+
+
+@pytest.fixture
+def redis_cluster(shared_cluster: RedisCluster) -> RedisCluster:
+    """Three primaries and three replicas, with nothing in them; to be left with all six running."""
+    shared_cluster.settle()
+    for server in shared_cluster.primaries():
+        server.ask("FLUSHALL")
+    return shared_cluster
+
+
+@pytest.fixture(scope="session")
+def shared_sentinels(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SentinelGroup]:
+    yield from started(SentinelGroup(tmp_path_factory.mktemp("sentinels")))
+
+
+@pytest.fixture
+def redis_sentinels(shared_sentinels: SentinelGroup) -> SentinelGroup:
+    """A primary and a replica watched by sentinels, with nothing in them; to be left with all running."""
+    shared_sentinels.settle()
+    shared_sentinels.primary().ask("FLUSHALL")
+    return shared_sentinels
+
+
+@pytest.fixture(scope="session")
+def tls_redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TlsServer]:
+    """A server that speaks TLS and knows one user."""
+    yield from started(TlsServer(tmp_path_factory.mktemp("tls")))
 
 
 @pytest.fixture

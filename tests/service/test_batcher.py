@@ -29,7 +29,7 @@ from service.settings import Settings
 from service.stores.guarded import GuardedStore
 from service.stores.records import pack
 
-SETTINGS = Settings(max_items=100, batch_candidates=100, queue_candidates=200, lanes=1)
+SETTINGS = Settings(max_items=100, batch_candidates=100, queue_candidates=200, lanes=1, inline_candidates=0)
 SERVED: WeakKeyDictionary[Batcher, Served] = WeakKeyDictionary()
 
 
@@ -382,3 +382,29 @@ def test_the_connection_of_a_request_that_waits_is_watched(twin: TwinScorer) -> 
             assert (batcher.counts["abandoned"], batcher.counts["candidates"]) == (1, 1)
 
     asyncio.run(scenario())
+
+
+def test_a_small_request_that_meets_nobody_is_computed_on_the_event_loop(twin: TwinScorer) -> None:
+    threads: list[str] = []
+
+    async def scenario() -> None:
+        async with batching(twin, memory(), inline_candidates=2) as batcher:
+            score = twin.score
+            twin.score = lambda inputs: threads.append(threading.current_thread().name) or score(inputs)  # type: ignore
+            for history in (None, [1]):
+                scored = await ask(batcher, "1", [1, 2], history=history)
+                assert scored.scores.tolist() == twin.expected(ScoreInput([1, 2], history or ())).tolist()
+            await ask(batcher, "large", range(3))
+            await asyncio.gather(ask(batcher, "two", [1]), ask(batcher, "at once", [1]))
+            twin.free.clear()
+            busy = ask(batcher, "busy", range(50))
+            await asyncio.to_thread(twin.busy.wait, 5)
+            beside = ask(batcher, "beside", [1])
+            await asyncio.sleep(0.01)
+            twin.free.set()
+            await asyncio.gather(busy, beside)
+
+    asyncio.run(scenario())
+    assert threads[:2] == ["MainThread"] * 2
+    assert len(threads) >= 5
+    assert set(threads[2:]) == {"augur-lane-0"}

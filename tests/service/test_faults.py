@@ -9,16 +9,18 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from redis import Redis
 from service_parts import SETTINGS, VALID, FlakyStore, Service, TwinScorer, error_of, event, memory, post, score
 
 
 def test_without_the_store_scores_are_degraded_and_the_rest_says_so(with_service: Any) -> None:
     async def scenario(service: Service) -> None:
-        store: FlakyStore = service.app.state.engine.store._store
         await post(service, "/v1/behaviors", {"events": [event(101, 1)]})
         healthy = await score(service)
         store.down = True
-        found = await score(service)
+        # One who was read a moment ago is scored from that, another one from nothing.
+        assert await score(service) == healthy | {"degraded": "store_stale"}
+        found = await score(service, user_id="2")
         assert (found["degraded"], found["history_length"]) == ("store_unavailable", 0)
         assert (await score(service, history=[101]))["degraded"] is None
         for answer in (
@@ -29,10 +31,16 @@ def test_without_the_store_scores_are_degraded_and_the_rest_says_so(with_service
             assert (answer.status_code, error_of(answer)["code"]) == (503, "store_unavailable")
             assert answer.headers["retry-after"] == "1"
         assert (await service.client.get("/readyz")).status_code == 200
+        # By now the store is left alone, until a request tries it.
+        assert service.app.state.engine.store.breaker_state == "open"
         store.down = False
+        # One who was to be forgotten, even in vain, is not remembered here.
+        assert (await score(service))["degraded"] == "store_unavailable"
+        await asyncio.sleep(0.3)
         assert await score(service) == healthy
 
-    with_service(scenario, store=FlakyStore(memory()))
+    store = FlakyStore(memory())
+    with_service(scenario, settings=replace(SETTINGS, breaker_failures=5, breaker_seconds=0.25), store=store)
 
 
 def test_redis_that_hangs_or_is_killed_degrades_and_comes_back(with_service: Any, own_redis: Any) -> None:
@@ -42,13 +50,13 @@ def test_redis_that_hangs_or_is_killed_degrades_and_comes_back(with_service: Any
         assert healthy["history_length"] == 1
         own_redis.process.send_signal(signal.SIGSTOP)
         start = time.monotonic()
-        assert (await score(service))["degraded"] == "store_unavailable"
+        assert await score(service) == healthy | {"degraded": "store_stale"}
         assert time.monotonic() - start < 0.9
         own_redis.process.send_signal(signal.SIGCONT)
         await asyncio.sleep(0.1)
         assert await score(service) == healthy
         own_redis.stop()
-        assert (await score(service))["degraded"] == "store_unavailable"
+        assert (await score(service, user_id="2"))["degraded"] == "store_unavailable"
         assert (await post(service, "/v1/behaviors", {"events": [event(102, 2)]})).status_code == 503
         own_redis.start()
         back = await score(service)
@@ -59,20 +67,19 @@ def test_redis_that_hangs_or_is_killed_degrades_and_comes_back(with_service: Any
 
 def test_a_value_that_cannot_be_read_degrades_its_user_alone(with_service: Any, redis_server: Any) -> None:
     async def scenario(service: Service) -> None:
-        redis = service.app.state.engine.store._store._redis
-        await redis.set("augur:1:{bad}", b"?")
+        redis.set("augur:1:{bad}", b"?")
         assert (await score(service, user_id="bad"))["degraded"] == "store_unavailable"
         assert (await score(service, user_id="good"))["degraded"] is None
         answer = await service.client.get("/v1/users/bad/behaviors")
         assert (answer.status_code, error_of(answer)["code"]) == (503, "store_unavailable")
-        await redis.delete("augur:1:{bad}")
+        redis.delete("augur:1:{bad}")
 
-    with_service(scenario, settings=replace(SETTINGS, store=redis_server.url, store_timeout_ms=2000), store=None)
+    with Redis.from_url(redis_server.url) as redis:
+        with_service(scenario, settings=replace(SETTINGS, store=redis_server.url, store_timeout_ms=2000), store=None)
 
 
 def test_requests_of_one_user_at_once_share_a_fetch(with_service: Any) -> None:
     async def scenario(service: Service) -> None:
-        store: FlakyStore = service.app.state.engine.store._store
         store.free.clear()
         first = asyncio.ensure_future(score(service, user_id="9"))
         await asyncio.sleep(0.05)
@@ -84,7 +91,8 @@ def test_requests_of_one_user_at_once_share_a_fetch(with_service: Any) -> None:
         assert store.reads == [["9"], ["1"]]
         assert service.counts["shared"] == 1
 
-    with_service(scenario, store=FlakyStore(memory()))
+    store = FlakyStore(memory())
+    with_service(scenario, store=store)
 
 
 def test_a_deadline_is_kept_and_the_cap_holds(with_service: Any, twin: TwinScorer) -> None:
@@ -123,15 +131,16 @@ def test_a_fault_of_the_server_is_500_logged_and_leaves_it_serving(
         answer = await post(service, "/v1/score", VALID | {"item_ids": [13]})
         assert (answer.status_code, error_of(answer)["code"]) == (500, "internal")
         assert "secret" not in answer.text
-        service.app.state.engine.store._store.raises = RuntimeError("secret detail")
+        store.raises = RuntimeError("secret detail")
         answer = await service.client.get("/v1/users/1/behaviors", headers={"x-request-id": "abc"})
         assert (answer.status_code, error_of(answer)["code"]) == (500, "internal")
         assert "secret" not in answer.text
-        service.app.state.engine.store._store.raises = None
+        store.raises = None
         await score(service, item_ids=[5])
 
+    store = FlakyStore(memory())
     with caplog.at_level(logging.ERROR):
-        with_service(scenario, scorer=twin, store=FlakyStore(memory()))
+        with_service(scenario, scorer=twin, store=store)
     assert caplog.text.count("RuntimeError: secret detail") == 2
     assert "request id abc" in caplog.text
 

@@ -112,7 +112,9 @@ def test_ctrl_c_ends_at_once_and_a_store_that_is_away_does_not_stop_the_start(ar
 
 
 def test_a_request_in_flight_survives_the_end(artifact_folder: Path) -> None:
-    with running(model=str(artifact_folder), linger_seconds="0", max_wait_us="700000") as process:
+    with running(
+        model=str(artifact_folder), linger_seconds="0", max_wait_us="700000", inline_candidates="0"
+    ) as process:
         url = f"{process.url}/v1/score"
 
         async def scenario() -> httpx.Response:
@@ -128,7 +130,7 @@ def test_a_request_in_flight_survives_the_end(artifact_folder: Path) -> None:
 
 def test_what_is_not_done_in_time_is_told_so(artifact_folder: Path) -> None:
     """One request waits for a batch longer than the drain, another one never sends its whole body."""
-    settings = {"linger_seconds": "0", "drain_seconds": "0.2", "max_wait_us": "1000000"}
+    settings = {"linger_seconds": "0", "drain_seconds": "0.2", "max_wait_us": "1000000", "inline_candidates": "0"}
     with running(model=str(artifact_folder), **settings) as process:
         address = httpx.URL(process.url)
         head = "POST /v1/score HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n"
