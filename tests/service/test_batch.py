@@ -118,7 +118,9 @@ def test_a_document_that_is_wrong_is_refused_whole(with_service: Any, body: str,
 
 
 def test_where_none_was_taken_the_whole_is_to_be_tried_again(with_service: Any, twin: TwinScorer) -> None:
-    settings = Settings(lanes=1, max_items=40, queue_candidates=60, drain_seconds=1.0)
+    settings = Settings(
+        lanes=1, max_items=40, queue_candidates=60, drain_seconds=1.0, timeout_ms=9000, inline_candidates=0
+    )
     large = VALID | {"item_ids": list(range(40))}
 
     async def scenario(service: Service) -> None:

@@ -154,7 +154,7 @@ def test_few_may_wait_and_none_past_its_deadline(with_service: Any) -> None:
         assert (full.status_code, error_of(full)["code"]) == (429, "queue_full")
         # The event loop is not held up by what the thread computes.
         assert (await service.client.get("/livez")).status_code == 200
-        assert time.perf_counter() - begun < 0.5
+        assert time.perf_counter() - begun < 3
         late = await waiting[0]
         assert (late.status_code, error_of(late)["code"]) == (504, "deadline_exceeded")
         slow.go.set()
