@@ -24,7 +24,8 @@ from service.jobs import Scored
 from service.models import Served
 from service.routes import may_fail, takes
 
-LATER = (429, 503, 504)  # what another try can cure
+# What another try can cure, and a fault of the server, which must not hide behind 200.
+WHOLE = (429, 500, 503, 504)
 
 
 class BatchRequest(wire.Wire):
@@ -187,12 +188,12 @@ def check_candidates(asks: Sequence[Ask], most: int) -> None:
 
 
 def check_worth_answering(outcomes: Sequence[object]) -> None:
-    """Raises the first error that another try could cure, where there are no scores at all."""
+    """Raises the first error that is not the request's own, where there are no scores at all."""
     failures = [each for each in outcomes if isinstance(each, AugurError)]
     if len(failures) < len(outcomes):
         return
     for error in failures:
-        if error.status in LATER or isinstance(error, ClientGoneError):
+        if error.status in WHOLE or isinstance(error, ClientGoneError):
             raise error
 
 

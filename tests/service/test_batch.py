@@ -72,6 +72,10 @@ def test_one_that_is_wrong_has_its_error_in_its_place(with_service: Any, twin: T
         assert [each.get("field") for each in errors[:4]] == [None, "user_id", "item_ids[1]", "history_actions"]
         assert all(each["message"] and each["code"] for each in errors)
 
+        # A fault of the server does not hide behind 200.
+        fault = await post(service, PATH, {"requests": [VALID | {"item_ids": [999]}, 7]})
+        assert (fault.status_code, error_of(fault)["code"]) == (500, "internal")
+
         # None of them at all is still an answer for each.
         assert [each["error"]["status"] for each in await results(service, *wrong[:4])] == [422] * 4
 
