@@ -1,10 +1,11 @@
 # Every verb sets up what it needs in .venv. PYTHON picks the interpreter (3.11 or newer), PORT where `serve` listens.
 # WHEELS holds extra options for pip, such as an index of CPU builds of torch. URL is a server for `loadtest`, ENGINE builds
-# the image IMAGE, CXX is the C++ compiler.
+# the image IMAGE, CXX is the C++ compiler. SOAK is a length in seconds for `capacity`.
 PYTHON ?= python3
 PORT ?= 8000
 WHEELS ?=
 URL ?=
+SOAK ?=
 ENGINE ?=
 VERSION = $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
 IMAGE ?= augur:$(VERSION)
@@ -26,7 +27,7 @@ EDITABLE = $(PIP) --no-build-isolation -e
 TRITON = triton==3.9.0
 .DEFAULT_GOAL = help
 .NOTPARALLEL:
-.PHONY: help setup retry serve test check sanitize train bench loadtest image clean lock
+.PHONY: help setup retry serve test check sanitize train bench loadtest capacity image clean lock
 
 help:
 	@echo "make serve     score requests on 127.0.0.1:$(PORT) with the bundled model and users"
@@ -36,6 +37,7 @@ help:
 	@echo "make train     rebuild the bundled model from data/"
 	@echo "make bench     kernels against what else one could run"
 	@echo "make loadtest  locust against a server of its own, or URL="
+	@echo "make capacity  this server against a plain one: what each can take"
 	@echo "make image     build the container image $(IMAGE) with docker, podman or buildah, or ENGINE="
 	@echo "make setup     prepare .venv for all of these (each also does what it needs by itself)"
 	@echo "make clean     remove what the others made"
@@ -114,6 +116,9 @@ bench: .venv/full.stamp .venv/native.stamp
 
 loadtest: .venv/loadtest.stamp .venv/native.stamp
 	$(BIN)/python -m loadtest $(if $(URL),--url $(URL))
+
+capacity: .venv/loadtest.stamp .venv/native.stamp
+	$(BIN)/python -m loadtest.capacity $(if $(SOAK),--soak $(SOAK))
 
 # The first engine that answers, if none is named. All but docker need to be told of a format that has health checks.
 image:

@@ -3,28 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import os
-import re
 import subprocess
 import sys
-import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
-from urllib.request import ProxyHandler, build_opener
 
-from loadtest.traffic import DATA
-
-ROOT = Path(__file__).resolve().parents[1]
-SERVER = (sys.executable, "-m", "service")
-START_SECONDS = 120.0
-READY_SECONDS = 10.0
-STOP_SECONDS = 30.0
-
-
-class ServerError(RuntimeError):
-    """A server that did not start, or did not stop in order."""
+from loadtest.servers import ROOT, ServerError, end_on_term, own_server, wait_until_ready
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -46,7 +31,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             wait_until_ready(url)
             return run_locust(url, chosen.users, chosen.seconds, out)
         with own_server(out / "server.log") as own:
-            return run_locust(own, chosen.users, chosen.seconds, out)
+            return run_locust(own.url, chosen.users, chosen.seconds, out)
     except ServerError as error:
         print(f"loadtest: {error}", file=sys.stderr)
         return 1
@@ -64,56 +49,6 @@ def run_locust(url: str, users: int, seconds: int, out: Path) -> int:
     return status
 
 
-@contextmanager
-def own_server(log: Path, command: Sequence[str] = SERVER) -> Iterator[str]:
-    """The address of a server that is ready, and is told to stop at the end.
-
-    Settings come from the environment, as for any server, but for the address; without AUGUR_SEED it has the bundled
-    users. Raises ServerError when it does not start, or does not end with status 0.
-    """
-    environment = {"AUGUR_SEED": f"kuairand:{DATA}"} | os.environ | {"AUGUR_HOST": "127.0.0.1", "AUGUR_PORT": "0"}
-    with log.open("w") as output:
-        server = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=output, stderr=subprocess.STDOUT)
-    try:
-        yield _address(server, log)
-    finally:
-        server.terminate()
-        try:
-            status: int | str = server.wait(STOP_SECONDS)
-        except subprocess.TimeoutExpired:
-            server.kill()
-            server.wait()
-            status = f"nothing in {STOP_SECONDS:g} s"
-    if status:
-        raise ServerError(f"the server answered SIGTERM with status {status}, not 0; see {log}")
-
-
-def _address(server: subprocess.Popen[bytes], log: Path) -> str:
-    """Where it listens, once it is ready: it says so itself."""
-    begin = time.monotonic()
-    while not (said := re.search(r"^serving (http://\S+)", log.read_text(), re.MULTILINE)):
-        if server.poll() is not None or time.monotonic() - begin > START_SECONDS:
-            raise ServerError(f"the server did not start; it said:\n{log.read_text()[-2000:]}")
-        time.sleep(0.1)
-    wait_until_ready(said[1])
-    return said[1]
-
-
-def wait_until_ready(url: str) -> None:
-    """Returns when /readyz answers 200. Raises ServerError when it does not in time, or `url` is none."""
-    # No proxy of the environment is to stand between the two.
-    opener = build_opener(ProxyHandler({}))
-    begin = time.monotonic()
-    while True:
-        try:
-            with opener.open(f"{url}/readyz", timeout=2):
-                return
-        except (OSError, ValueError) as error:
-            if isinstance(error, ValueError) or time.monotonic() - begin > READY_SECONDS:
-                raise ServerError(f"{url}/readyz: {error}") from None
-        time.sleep(0.2)
-
-
 def _count(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text}: a whole number, at least 1")
@@ -121,4 +56,5 @@ def _count(text: str) -> int:
 
 
 if __name__ == "__main__":
+    end_on_term()
     sys.exit(main())

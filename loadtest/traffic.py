@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow.parquet as pq
 
 DATA = Path(__file__).resolve().parents[1] / "data" / "kuairand_pure"
@@ -26,7 +27,9 @@ class Traffic:
     """
 
     def __init__(self, folder: Path = DATA, seed: int = 0) -> None:
-        table = pq.read_table(folder / "impressions.parquet", columns=["user_id", "item_id", "long_view", *CONTEXT])
+        table = pq.read_table(
+            folder / "impressions.parquet", columns=["user_id", "item_id", "timestamp_ms", "long_view", *CONTEXT]
+        )
         self._columns = {name: table[name].to_numpy() for name in table.column_names}
         self._users, self._items = self._columns["user_id"], self._columns["item_id"]
         # Rows by user, and within a user by time.
@@ -41,17 +44,48 @@ class Traffic:
         """True as often as that."""
         return self._random.random() < probability
 
-    def score(self, row: int, context: Sequence[str]) -> dict[str, Any]:
-        """The body of a score request, with those context fields that the server's model takes."""
+    def user(self, row: int) -> int:
+        """Whose impression it is."""
+        return int(self._users[row])
+
+    def rows_of_users(self, count: int, random: np.random.Generator) -> npt.NDArray[np.int64]:
+        """A row each of so many different users, drawn at random; of all users where there are no more."""
+        firsts = np.unique(self._users, return_index=True)[1]
+        return random.permutation(firsts)[:count].astype(np.int64)
+
+    def pages(self, random: np.random.Generator) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+        """Rows and times in ms from a random place of the log on, round its end; one row of what came at once."""
+        stamps = self._columns["timestamp_ms"]
+        turned = np.lexsort((self._users, stamps))
+        same = (np.diff(stamps[turned]) == 0) & (np.diff(self._users[turned]) == 0)
+        rows = turned[np.insert(~same, 0, True)]
+        first = int(random.integers(len(rows)))
+        times = stamps[rows]
+        return np.roll(rows, -first), np.concatenate([times[first:], times[:first] + (times[-1] - times[0])])
+
+    def history(self, row: int, length: int) -> list[int]:
+        """So many items, oldest first: what the user was shown until then, before it what others were shown."""
+        own = self._by_user[
+            slice(*np.searchsorted(self._users, [self.user(row), self.user(row) + 1], sorter=self._by_user))
+        ]
+        mine = self._items[own[own <= row]][-length:] if length else self._items[:0]
+        others = self._items.take(range(row - length, row), mode="wrap")
+        return [*others[: length - len(mine)].tolist(), *mine.tolist()]
+
+    def score(self, row: int, context: Sequence[str], candidates: int | None = None) -> dict[str, Any]:
+        """The body of a score request, with those context fields that the server's model takes.
+
+        Without `candidates` there are 50 to 200. Where the log has not so many different items the list ends early.
+        """
         user = int(self._users[row])
         first, last = np.searchsorted(self._users, [user, user + 1], sorter=self._by_user)
         own = self._by_user[first:last]
         # Long enough for the most candidates, with the items that come again left out.
-        following = self._items.take(range(row, row + 10 * MOST), mode="wrap")
+        following = self._items.take(range(row, row + 10 * max(MOST, candidates or 0)), mode="wrap")
         items = dict.fromkeys([*self._items[own[own >= row]].tolist(), *following.tolist()])
         return {
             "user_id": str(user),
-            "item_ids": list(islice(items, self._random.randint(FEWEST, MOST))),
+            "item_ids": list(islice(items, candidates or self._random.randint(FEWEST, MOST))),
             "context": {name: int(self._columns[name][row]) for name in CONTEXT if name in context},
         }
 

@@ -8,6 +8,7 @@ score depends on. `name`, `training` and `metrics` tell of the model and bind no
 from __future__ import annotations
 
 import hashlib
+import os
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -121,13 +122,20 @@ def load_artifact(folder: str | Path) -> Artifact:
     size = files[0].stat().st_size
     require(size <= LARGEST_JSON, files[0], f"{size} bytes, at most {LARGEST_JSON}")
     try:
-        text, packed = (file.read_bytes() for file in files)
+        text, packed = files[0].read_bytes(), _read(files[1])
     except OSError as error:
         raise ArtifactError(f"{error.filename}: {error.strerror}") from None
     return _artifact(path, text, packed)
 
 
-def _artifact(path: Path, text: bytes, packed: bytes) -> Artifact:
+def _read(file: Path) -> memoryview:
+    """A file's bytes, in memory of torch, which unlike that of `bytes` is given back while other threads run."""
+    with file.open("rb") as opened:
+        content = torch.empty(os.fstat(opened.fileno()).st_size, dtype=torch.uint8).numpy().data
+        return content[: opened.readinto(content)]
+
+
+def _artifact(path: Path, text: bytes, packed: bytes | memoryview) -> Artifact:
     """The artifact that the two files' bytes are, checked whole; `path` is for messages."""
     document = document_of(text, path / DOCUMENT)
     config = architecture_of(document["architecture"], path / DOCUMENT)

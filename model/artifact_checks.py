@@ -9,12 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import safetensors
-import safetensors.torch
 import torch
 from torch import Tensor
 
-from model import strict_json
+from model import safe_tensors, strict_json
 from model.dien import ConfigError, DienConfig, table_sizes
 from model.features import FeatureSchema, Vocabulary
 
@@ -49,8 +47,9 @@ def digest_of(tensors: Mapping[str, Tensor]) -> str:
     """SHA-256 of integer tensors with their names and shapes."""
     total = hashlib.sha256()
     for name in sorted(tensors):
-        values = tensors[name].numpy().astype("<i8")
-        total.update(f"{name} {values.shape}\n".encode() + values.tobytes())
+        values = tensors[name].numpy().astype("<i8", copy=False)
+        total.update(f"{name} {values.shape}\n".encode())
+        total.update(np.ascontiguousarray(values).data)
     return total.hexdigest()
 
 
@@ -110,7 +109,7 @@ def architecture_of(settings: Mapping[str, Any], file: Path) -> DienConfig:
         raise ArtifactError(f"{file}: architecture.{error}") from None
 
 
-def tensors_of(packed: bytes, stated: Mapping[str, Any], file: Path) -> dict[str, Tensor]:
+def tensors_of(packed: bytes | memoryview, stated: Mapping[str, Any], file: Path) -> dict[str, Tensor]:
     """The tensors of a `model.safetensors` that is the one `stated`, the part `weights`."""
     document = file.with_name(DOCUMENT)
     _same_keys(stated, ("file", "bytes", "sha256"), document, "weights")
@@ -120,8 +119,8 @@ def tensors_of(packed: bytes, stated: Mapping[str, Any], file: Path) -> dict[str
     digest = hashlib.sha256(packed).hexdigest()
     require(digest == stated["sha256"], file, f"sha256 {digest} is not the one that {DOCUMENT} states")
     try:
-        return safetensors.torch.load(packed)
-    except (safetensors.SafetensorError, ValueError, KeyError) as error:
+        return safe_tensors.load(packed)
+    except ValueError as error:
         raise ArtifactError(f"{file}: not safetensors: {error}") from None
 
 

@@ -37,7 +37,8 @@ class Batcher:
 
     `counts` grows with what happened: batches, requests and candidates computed, `histories` (users whose interest
     states were computed for them), users fetched, `shared` (requests that rode on the fetch of another one of their
-    user), and dropped, expired, abandoned, refused and degraded requests.
+    user), and dropped, expired, abandoned, refused and degraded requests; of jobs that nobody waits for,
+    `shadow_candidates` alone.
     """
 
     def __init__(self, store: GuardedStore, settings: Settings) -> None:
@@ -121,6 +122,21 @@ class Batcher:
             self._open_jobs.discard(job)
             self._leave(job)
 
+    def follow(self, job: Job) -> bool:
+        """Takes a job that nobody waits for, to be computed when nothing else is; False if there is no room for it.
+
+        There is none once a quarter of the queue is in use, and what was taken by then ends with QueueFullError.
+        """
+        room = self._settings.queue_candidates // 4
+        if self.waiting > room:
+            for other in self._lanes.behind.clear():
+                other.fail(QueueFullError("requests wait"))
+            return False
+        if self._draining or self._lanes.behind.candidates + len(job.item_ids) > room:
+            return False
+        self._lanes.put_behind(job.parts(self._lanes.piece))
+        return True
+
     def _leave(self, job: Job) -> None:
         """Frees what place a job still has in the queues."""
         if job.fetching:
@@ -197,11 +213,11 @@ class Batcher:
         # One object for all jobs of a user, so that the scorer sees at once that they are equal.
         found: dict[tuple[str, Served], History] = {}
         for job in jobs:
-            records, job.degraded = recalled[job.user_id]
+            job.records, job.degraded = recalled[job.user_id]
             self.counts["degraded"] += job.degraded is not None
             key = job.user_id, job.served
             if key not in found:
-                found[key] = history_of(records, job.served)
+                found[key] = history_of(job.records, job.served)
             job.history = found[key]
 
     def _without_dropped(self, jobs: list[Job]) -> list[Job]:
@@ -232,6 +248,9 @@ class Batcher:
 
     def _deliver(self, batch: Batch) -> None:
         counts, outcomes = self.counts, batch.outcomes
+        if batch.behind:
+            self._deliver_behind(batch)
+            return
         counts["dropped"] += batch.dropped
         counts["batches"] += bool(outcomes)
         counts["histories"] += batch.histories
@@ -242,3 +261,11 @@ class Batcher:
             else:
                 part.job.add(part, scores, unknown, batch.seconds)
                 counts["requests"] += part.job.parts_left == 0
+
+    def _deliver_behind(self, batch: Batch) -> None:
+        for part, scores, unknown, error in batch.outcomes:
+            self.counts["shadow_candidates"] += part.candidates
+            if error is not None or scores is None:
+                part.job.fail(error or InternalError("no scores"))
+            else:
+                part.job.add(part, scores, unknown, batch.seconds)

@@ -24,6 +24,7 @@ router = APIRouter(include_in_schema=False)
 BODIES: tuple[type[BaseModel], ...] = (
     wire.ScoreRequest,
     wire.BehaviorsRequest,
+    wire.LoadRequest,
     BatchRequest,
     ExplainRequest,
     InferRequest,

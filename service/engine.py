@@ -14,7 +14,10 @@ from service.decode import ScoreAsk
 from service.errors import DrainingError, InvalidInputError, NotReadyError, shorten
 from service.jobs import History, Scored
 from service.models import Models, Served
+from service.reload import Loader
+from service.replay import Recent, Replay
 from service.settings import Settings
+from service.shadow import Shadows
 from service.stores.guarded import GuardedStore
 from service.stores.records import NO_ACTION, Records, action_code, pack
 from service.wire import Event
@@ -37,6 +40,9 @@ class Engine:
         self.store = store
         self.batcher = Batcher(store, settings)
         self.state = State.STARTING
+        self.recent = Recent()
+        self.shadows = Shadows(models, self.batcher)
+        self.loader = Loader(settings, models, self.recent, warm, lambda: self.state is State.DRAINING)
 
     async def start(self) -> None:
         """Ready from here on."""
@@ -53,6 +59,7 @@ class Engine:
         """Finishes what is in flight, within the bound of the settings."""
         self.drain()
         await self.batcher.close(self.settings.drain_seconds)
+        await self.loader.close()
         await self.store.close()
 
     def check_ready(self) -> None:
@@ -75,7 +82,14 @@ class Engine:
         self.check(asked, served)
         history = _own_history(asked, served)
         timeout_ms = min(asked.timeout_ms or self.settings.timeout_ms, self.settings.timeout_cap_ms)
-        return await self.batcher.score(served, asked.user_id, asked.item_ids, asked.context, history, timeout_ms, gone)
+        scored = await self.batcher.score(
+            served, asked.user_id, asked.item_ids, asked.context, history, timeout_ms, gone
+        )
+        replay = Replay(asked, scored.records)
+        self.recent.keep(served.name, replay)
+        if self.models.routes.shadows:
+            self.shadows.follow(replay, served, scored.scores)
+        return scored
 
     def check(self, asked: ScoreAsk, served: Served) -> None:
         """What a request may ask of this model under these settings, beyond its shape.

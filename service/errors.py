@@ -58,6 +58,18 @@ class NotFoundError(AugurError):
     status, code = 404, "not_found"
 
 
+class ModelRejectedError(AugurError):
+    """A model that was asked for is not taken into service; what served before goes on."""
+
+    status, code = 422, "model_rejected"
+
+
+class LoadInProgressError(AugurError):
+    """The model is being loaded already."""
+
+    status, code = 409, "load_in_progress"
+
+
 class MethodNotAllowedError(AugurError):
     """The route exists, under another method."""
 

@@ -50,6 +50,7 @@ class Scored:
     queued: float  # seconds until a lane took the job up, without `store`
     store: float  # seconds that the store took
     computed: float  # seconds of the batches that the job was part of
+    records: Records | None = None  # the stored behaviours that were read for it
 
 
 @dataclass(slots=True, eq=False)
@@ -64,6 +65,7 @@ class Job:
     deadline: float
     answer: asyncio.Future[Scored]
     degraded: str | None = None
+    records: Records | None = None  # the stored behaviours, once they are read
     arrived: float = field(default_factory=time.perf_counter)
     store: float = 0.0
     fetching: bool = False  # waits for its history
@@ -100,9 +102,8 @@ class Job:
         if self.parts_left == 0 and not self.answer.done():
             queued = self.taken - self.arrived - self.store
             length = min(len(self.history.item_ids), self.served.scorer.max_history) if self.history else 0
-            self.answer.set_result(
-                Scored(self.scores, length, self.unknown_items, self.degraded, queued, self.store, self.computed)
-            )
+            times = queued, self.store, self.computed
+            self.answer.set_result(Scored(self.scores, length, self.unknown_items, self.degraded, *times, self.records))
 
 
 class Part(NamedTuple):

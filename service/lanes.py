@@ -2,6 +2,9 @@
 
 Work-conserving: a batch is what waits when a lane is free, up to a budget of candidates. A lane takes its next batch by
 itself, without asking the event loop, and hands results to the loop in one call.
+
+Behind the queue is another one, of work that nobody waits for. It is taken when nothing else waits, in small pieces,
+and never by all lanes at once where there are several, so that a request finds a lane free or soon to be.
 """
 
 from __future__ import annotations
@@ -11,7 +14,7 @@ import threading
 import time
 from collections import OrderedDict, deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from queue import Empty, SimpleQueue
 from typing import NamedTuple
 
@@ -57,6 +60,16 @@ class PartQueue:
             with self._lock:
                 self._candidates -= job.queued
                 job.queued = 0
+
+    def clear(self) -> set[Job]:
+        """Empties the queue; the jobs that were not taken whole."""
+        with self._lock:
+            jobs = {part.job for waiting in self._users.values() for part in waiting}
+            self._users.clear()
+            self._candidates = 0
+            for job in jobs:
+                job.queued = 0
+        return jobs
 
     def oldest(self) -> float | None:
         """When the job arrived whose user is next; None when nothing waits."""
@@ -114,6 +127,7 @@ class Batch:
     seconds: float
     dropped: int
     histories: int  # users' interest states that were computed
+    behind: bool = False  # of work that nobody waits for
 
 
 class Lanes:
@@ -121,6 +135,9 @@ class Lanes:
 
     def __init__(self, count: int, budget: int, turn: int, max_wait: float, deliver: Callable[[Batch], None]) -> None:
         self.queue = PartQueue(budget, turn)
+        self.piece = max(1, budget // 8)
+        self.behind = PartQueue(self.piece, self.piece)
+        self._at_behind = threading.Semaphore(max(1, count - 1))
         self._budget, self._max_wait, self._deliver = budget, max_wait, deliver
         self._busy: set[int] = set()  # threads at a batch
         self._work: SimpleQueue[bool] = SimpleQueue()  # one for each part that was put; False ends a lane
@@ -144,6 +161,12 @@ class Lanes:
         for _ in parts:
             self._work.put(True)
 
+    def put_behind(self, parts: Sequence[Part]) -> None:
+        """Queues the parts of a job that nobody waits for."""
+        self.behind.put(parts)
+        for _ in parts:
+            self._work.put(True)
+
     def close(self) -> None:
         """Ends the threads after the batches they are at."""
         for thread in self._threads:
@@ -156,14 +179,35 @@ class Lanes:
     def _run(self) -> None:
         while self._work.get():
             self._linger()
-            batch, dropped = self.queue.take()
-            if self.queue.candidates:  # lingering may have used up the signs of what is left
-                self._work.put(True)
-            if batch or dropped:
-                self._busy.add(threading.get_ident())
-                result = computed(batch, dropped)
-                self._busy.discard(threading.get_ident())
-                self._deliver(result)
+            self._step()
+
+    def _step(self) -> None:
+        """One batch; a function of its own, so that a lane that waits holds none of it, nor the model it met."""
+        batch, dropped = self.queue.take()
+        if self.queue.candidates:  # lingering may have used up the signs of what is left
+            self._work.put(True)
+        if batch or dropped:
+            self._busy.add(threading.get_ident())
+            result = computed(batch, dropped)
+            self._busy.discard(threading.get_ident())
+            self._deliver(result)
+        elif self.behind.candidates:
+            self._step_behind()
+            return
+        if self._max_wait and self.behind.candidates:
+            self._work.put(True)
+
+    def _step_behind(self) -> None:
+        """A piece of what nobody waits for, unless all lanes that may are at one."""
+        if not self._at_behind.acquire(blocking=False):
+            return
+        try:
+            batch, dropped = self.behind.take()
+            self._deliver(replace(computed(batch, dropped), behind=True))
+        finally:
+            self._at_behind.release()
+        if self.behind.candidates:  # others may have passed it by meanwhile
+            self._work.put(True)
 
     def _linger(self) -> None:
         """Waits for company, if the settings ask for it: until the first job has waited enough or a batch is full."""

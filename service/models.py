@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from hashlib import blake2b
@@ -23,6 +24,7 @@ class Served:
     name: str  # what requests and routes call it
     scorer: Scorer
     path: Path | None = None  # where it can be loaded again
+    loaded_at: float = field(default_factory=time.time)  # seconds since 1970
     actions: ActionCodes = field(init=False)
 
     def __post_init__(self) -> None:
@@ -100,10 +102,14 @@ class Models:
 
     def get(self, name: str) -> Served:
         """Raises NotFoundError for a name that there is not."""
-        found = self._by_name.get(name)
+        found = self.find(name)
         if found is None:
             raise NotFoundError(f"model {shorten(name)}: not served; there are {', '.join(self._by_name)}")
         return found
+
+    def find(self, name: str) -> Served | None:
+        """None for a name that there is not."""
+        return self._by_name.get(name)
 
     def put(self, served: Served) -> None:
         """A new version under its name; what was there goes on with the jobs that it has."""

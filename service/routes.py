@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import Annotated, Any, TypeVar
 from urllib.parse import unquote_to_bytes
 
@@ -40,8 +41,9 @@ router = APIRouter()
 
 MEANINGS = {
     400: "Not JSON, JSON that could be read two ways, or compressed data that is damaged",
-    404: "No such model",
+    404: "There is no model of this name",
     405: "Not with this method",
+    409: "The model is being loaded already",
     413: "The body has too many bytes",
     415: "The body is not `application/json`, or compressed by other than gzip or deflate",
     422: "A field breaks its rule",
@@ -56,10 +58,10 @@ def may_fail(*statuses: int) -> dict[int | str, dict[str, Any]]:
     return {status: {"model": wire.ErrorAnswer, "description": MEANINGS[status]} for status in statuses}
 
 
-def takes(shape: type[BaseModel]) -> dict[str, Any]:
+def takes(shape: type[BaseModel], *, required: bool = True) -> dict[str, Any]:
     """The body of a route that reads it itself, for its documentation."""
     reference = {"$ref": f"#/components/schemas/{shape.__name__}"}
-    return {"requestBody": {"required": True, "content": {"application/json": {"schema": reference}}}}
+    return {"requestBody": {"required": required, "content": {"application/json": {"schema": reference}}}}
 
 
 def answer(content: Any) -> Response:
@@ -163,8 +165,42 @@ async def forget(request: Request, user_id: str) -> Response:
 
 @router.get("/v1/models", summary="The models served", tags=["models"], response_model=wire.ModelsAnswer)
 async def models(request: Request) -> Response:
-    """Names, versions, and what each model knows: its actions, its context fields, how far back it looks."""
-    return answer({"models": [_info(served) for served in _engine(request).models]})
+    """Names, versions, and what each model knows: its actions, its context fields, how far back it looks.
+
+    And who answers whom: the weights of the routes, and how far shadows are from the answers.
+    """
+    engine = _engine(request)
+    return answer({"models": [_info(served) for served in engine.models], "routes": engine.shadows.describe()})
+
+
+@router.post(
+    "/v1/models/{name}/load",
+    summary="Load a model, or a new version of one",
+    tags=["models"],
+    openapi_extra=takes(wire.LoadRequest, required=False),
+    response_model=wire.LoadAnswer,
+    responses=may_fail(400, 404, 409, 413, 415, 422, 503),
+)
+async def load(request: Request, name: str) -> Response:
+    """Reads, checks and warms it beside the one that serves, compares the two, and only then lets it answer.
+
+    Requests in flight end with the version they began with. Whatever is wrong, the old version stays and the error says
+    why: `model_rejected`. A name that is not served yet needs a `path`. The door asks for an admin key; this route
+    knows nothing of keys.
+    """
+    asked = await _read_optional(request, wire.LoadRequest)
+    loaded = await _engine(request).loader.load(name, asked.path, force=asked.force)
+    return answer(
+        {
+            "name": loaded.served.name,
+            "version": loaded.served.version,
+            "previous_version": loaded.previous,
+            "changed": loaded.changed,
+            "seconds": loaded.seconds,
+            "comparison": loaded.comparison and loaded.comparison._asdict(),
+            "overruled": loaded.overruled,
+        }
+    )
 
 
 @router.get("/livez", summary="The process answers", tags=["probes"], response_model=wire.StatusAnswer)
@@ -207,6 +243,13 @@ async def _read(request: Request, shape: type[Model]) -> Model:
     return parse(content, shape)
 
 
+async def _read_optional(request: Request, shape: type[Model]) -> Model:
+    """As `_read`; no body at all is an empty object."""
+    if request.headers.get("content-length", "0") == "0" and "transfer-encoding" not in request.headers:
+        return shape()
+    return await _read(request, shape)
+
+
 def _info(served: Served) -> wire.ModelInfo:
     scorer = served.scorer
     return wire.ModelInfo(
@@ -218,6 +261,7 @@ def _info(served: Served) -> wire.ModelInfo:
         context_fields=list(scorer.context_fields),
         max_history=scorer.max_history,
         metrics=dict(scorer.metrics),
+        loaded_at=datetime.fromtimestamp(served.loaded_at, UTC).isoformat(timespec="seconds"),
     )
 
 

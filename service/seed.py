@@ -45,12 +45,13 @@ class Load:
 
     users: int = 0  # in the store, by this load or from before
     stored: int = 0  # by this load
+    seconds: float = 0.0
 
 
 def main(arguments: Sequence[str] | None = None, environment: Mapping[str, str] = os.environ) -> int:
     """Loads; returns the exit status."""
     asked = _parser().parse_args(arguments)
-    load, start = Load(), time.monotonic()
+    load = Load()
     try:
         settings = _settings(asked.store, environment)
         store, data = open_store(settings), open_data(asked.data)
@@ -61,10 +62,9 @@ def main(arguments: Sequence[str] | None = None, environment: Mapping[str, str] 
         return _say(f"{redact(settings.store)}: {error}; {load.stored} users were stored, run it again to go on", 1)
     except KeyboardInterrupt:
         return _say(f"interrupted; {load.stored} users were stored, run it again to go on", 130)
-    seconds = time.monotonic() - start
     print(
         f"{redact(settings.store)}: {load.stored} users stored, {load.users - load.stored} kept as they were, "
-        f"in {seconds:.1f} s ({load.users / max(seconds, 1e-9):.0f} users/s)"
+        f"in {load.seconds:.1f} s ({load.users / max(load.seconds, 1e-9):.0f} users/s)"
     )
     return 0
 
@@ -92,9 +92,11 @@ def _settings(store: str | None, environment: Mapping[str, str]) -> Settings:
 async def _run(store: BehaviorStore, data: DataSet, replace: bool, load: Load) -> None:
     try:
         await store.ping()
+        start = time.monotonic()
         total = int(np.count_nonzero(np.diff(data.behaviors.offsets)))
         with tqdm(total=total, unit=" users", disable=None) as bar:
             await load_all(store, sequences(data), replace, load, bar)
+        load.seconds = time.monotonic() - start
     finally:
         await store.close()
 
@@ -109,7 +111,8 @@ async def load_all(
     """
 
     async def one(chunk: list[tuple[str, Records]]) -> None:
-        load.stored += await store.seed(chunk, replace=replace)
+        stored = await store.seed(chunk, replace=replace)
+        load.stored += stored
         load.users += len(chunk)
         bar.update(len(chunk))
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
+import os
 import signal
 import socket
 from collections.abc import Callable, Iterator
@@ -44,6 +45,15 @@ def bind(settings: Settings) -> socket.socket:
         bound.close()
         raise ConfigError(f"AUGUR_PORT={settings.port}: cannot listen on {settings.host}: {error.strerror}") from None
     return bound
+
+
+def _has_terminal() -> bool:
+    """Whether the process has a terminal that is still there."""
+    try:
+        os.close(os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY))
+    except OSError:
+        return False
+    return True
 
 
 class JoinedWrites:
@@ -92,6 +102,8 @@ class Server(uvicorn.Server):
     SIGTERM: readiness fails at once and requests are still taken for `linger_seconds`, in which those who route
     requests here notice; then the listener closes and what is in flight gets `drain_seconds`. SIGINT, from a person at
     the keyboard, skips the first part. The process ends with status 0 either way.
+
+    SIGHUP loads every model again; one from a terminal that closes is as SIGINT.
     """
 
     def __init__(self, app: FastAPI, settings: Settings, announce: Callable[[], None]) -> None:
@@ -132,11 +144,15 @@ class Server(uvicorn.Server):
         loop = asyncio.get_running_loop()
         loop.add_signal_handler(signal.SIGTERM, self._on_term, loop)
         loop.add_signal_handler(signal.SIGINT, self._on_interrupt)
+        # Whoever starts it with nohup wants it to outlive the terminal.
+        self._on_terminal = signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN and _has_terminal()
+        loop.add_signal_handler(signal.SIGHUP, self._on_hangup)
         try:
             yield
         finally:
             loop.remove_signal_handler(signal.SIGTERM)
             loop.remove_signal_handler(signal.SIGINT)
+            loop.remove_signal_handler(signal.SIGHUP)
 
     def _on_term(self, loop: asyncio.AbstractEventLoop) -> None:
         log.info("SIGTERM: readiness fails from now on, requests are taken for %g s more", self._linger)
@@ -148,6 +164,13 @@ class Server(uvicorn.Server):
         self.force_exit = self.should_exit
         self._engine.drain()
         self._stop()
+
+    def _on_hangup(self) -> None:
+        """From an operator it means to load again; from a terminal that closes, that the person is gone."""
+        if self._on_terminal and not _has_terminal():
+            self._on_interrupt()
+        else:
+            self._engine.loader.request_reload()
 
     def _stop(self) -> None:
         self.should_exit = True

@@ -38,6 +38,14 @@ class Settings:
         default="",
         metadata=rule("who answers whom, as NAME=WEIGHT,NAME=WEIGHT, sticky by user; NAME=shadow[:PERCENT] unseen"),
     )
+    model_root: str = field(
+        default="",
+        metadata=rule("folder below which models may be loaded while serving; empty: the folders around those above"),
+    )
+    reload_max_shift: float = field(
+        default=0.1,
+        metadata=rule("a new version whose probabilities differ by more on average is refused", low=0, high=1),
+    )
     precision: str = field(
         default="exact", metadata=rule("of the kernels: exact, or fast (errors of a score up to about 1e-3)")
     )

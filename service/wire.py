@@ -17,6 +17,7 @@ MAX_EVENTS = 1000
 LONGEST_USER_ID = 128
 LONGEST_NAME = 64
 MAX_CONTEXT = 64
+LONGEST_PATH = 4096
 
 
 def _quoted(value: Any) -> Any:
@@ -105,6 +106,20 @@ class BehaviorsRequest(Wire):
     events: Annotated[list[Event], Field(fail_fast=True)] = Field(min_length=1, max_length=MAX_EVENTS)
 
 
+class LoadRequest(Wire):
+    """What to load a model from."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{}, {"path": "artifacts/mine", "force": True}]})
+
+    path: Annotated[str, Field(strict=True, min_length=1, max_length=LONGEST_PATH)] | None = Field(
+        default=None, description="the artifact's folder; left out: the one that the model was loaded from"
+    )
+    force: Annotated[bool, Field(strict=True)] = Field(
+        default=False,
+        description="load it although its scores shift, or although it lacks actions or context fields",
+    )
+
+
 class RankedItem(BaseModel):
     """A candidate in a ranking."""
 
@@ -175,12 +190,61 @@ class ModelInfo(BaseModel):
     context_fields: list[str]
     max_history: int
     metrics: dict[str, Any]
+    loaded_at: str = Field(description="when this version was loaded, RFC 3339 in UTC")
+
+
+class ShadowInfo(BaseModel):
+    """A model that scores requests besides the one that answers, and how far it is from the answers."""
+
+    share: float = Field(description="of the users, 0 to 1")
+    version: str
+    requests: int = Field(description="scored and compared; all figures are of this version")
+    shed: int = Field(description="not scored, for want of room")
+    failed: int
+    candidates: int
+    mean_difference: float | None = Field(description="of probabilities, absolute; null: none compared yet")
+    max_difference: float
+
+
+class RoutesInfo(BaseModel):
+    """Which share of the users each model answers, and which score unseen."""
+
+    weights: dict[str, float]
+    shadows: dict[str, ShadowInfo]
 
 
 class ModelsAnswer(BaseModel):
     """The models that are served."""
 
     models: list[ModelInfo]
+    routes: RoutesInfo
+
+
+class ComparisonInfo(BaseModel):
+    """Probabilities of two versions for the same requests."""
+
+    recent: int = Field(description="requests that clients sent lately")
+    made: int = Field(description="requests made up from the catalogue")
+    candidates: int
+    mean_before: float
+    mean_after: float
+    mean_difference: float = Field(description="of the absolute differences")
+    max_difference: float
+    rank_correlation: float | None = Field(description="Spearman's, within each request")
+    unknown_before: int = Field(description="candidates that the version does not know")
+    unknown_after: int
+
+
+class LoadAnswer(BaseModel):
+    """A model was loaded."""
+
+    name: str
+    version: str
+    previous_version: str | None = Field(description="null: a new name")
+    changed: bool = Field(description="false: it is the version that served already")
+    seconds: dict[str, float] = Field(description="what each step took: read, build, warm, compare")
+    comparison: ComparisonInfo | None = Field(description="null: a new name, or the same version")
+    overruled: list[str] = Field(description="what it would have been refused for without `force`")
 
 
 class StatusAnswer(BaseModel):

@@ -20,7 +20,7 @@ from kernels.aot.__main__ import unavailable
 ROOT = Path(__file__).resolve().parents[1]
 NO_COMPILER = {**os.environ, "CC": "/nonexistent/cc", "CXX": "/nonexistent/c++"}
 OBJECTS = Path(sys.prefix) / "native/CMakeFiles"
-ONE_SET = ("avx2", "avx512", "amx")  # compiled for more than every CPU has
+ONE_SET = ("avx2", "avx512", "avx512vnni", "amx")  # compiled for more than every CPU has
 
 
 def needs(missing: bool, what: str) -> None:

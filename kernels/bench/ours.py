@@ -14,7 +14,7 @@ from kernels.bench.contender import FAST, NATIVE_EXACT, CannotRunError, Contende
 from kernels.contract import PRECISIONS
 from kernels.ops import evolve, gru
 
-ISAS = ("baseline", "avx2", "avx512", "amx", "neon")
+ISAS = ("baseline", "avx2", "avx512", "avx512vnni", "zen4", "amx", "neon")
 TOLERANCES = {"exact": NATIVE_EXACT, "fast": FAST}
 PEAK_MILLISECONDS = 5.0
 

@@ -31,7 +31,7 @@ def unavailable() -> str | None:
 
 
 def isas() -> tuple[str, ...]:
-    """Those of baseline, avx2, avx512, amx (neon on Arm) that this build and this CPU have, slowest first."""
+    """Those of baseline, avx2, avx512, avx512vnni, zen4, amx (neon on Arm) that build and CPU have, slowest first."""
     return tuple(_native.instruction_sets())
 
 

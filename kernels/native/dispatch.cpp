@@ -45,6 +45,13 @@ std::vector<const Kernels*> runnable() {
   const bool avx512 = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
                       __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
   if (avx512) found.push_back(&kAvx512);
+#if defined(AUGUR_HAVE_VNNI)
+  if (avx512 && __builtin_cpu_supports("avx512vnni")) {
+    static const Kernels vnni = with_word_products(), zen4 = with_separate_adders();
+    found.push_back(&vnni);
+    if (__builtin_cpu_is("amd")) found.push_back(&zen4);
+  }
+#endif
 #if defined(AUGUR_HAVE_AMX) && defined(__linux__)
   if (avx512 && matrix_unit_allowed()) {
     static const Kernels amx = with_matrix_unit();
@@ -65,10 +72,12 @@ std::atomic<const Kernels*> chosen{nullptr};
 
 constexpr int64_t kStepsOfTask = 64;    // projected in one task
 constexpr int64_t kStepsWorthHelp = 256;  // below, waking a helper costs more than it saves
+constexpr int64_t kGroupsOfThread = 16;   // about; the last ones are waited for
 constexpr int kTogether = 4;            // rows that share a load of the weights
 constexpr int64_t kRowsOfUsers = 16;
 
 int64_t padded_to_16(int64_t count) { return (count + 15) / 16 * 16; }
+int64_t padded_to_4(int64_t count) { return (count + 3) / 4 * 4; }
 
 // Users from the longest to the shortest.
 std::vector<int64_t> longest_first(const Users& users) {
@@ -89,6 +98,13 @@ std::vector<int64_t> groups_of(int64_t rows, int64_t most, int threads) {
   std::vector<int64_t> cuts;
   for (int64_t g = 0; g <= groups; ++g) cuts.push_back(std::min(blocks * g / groups * kTogether, rows));
   return cuts;
+}
+
+// Rows of a group at most. Several threads end together where groups are small, but tiles want their rows.
+int64_t rows_of_group(const Kernels& kernels, bool fast, int64_t rows, int threads) {
+  if (threads == 1 || kernels.parts[fast]) return kernels.rows;
+  const int64_t share = padded_to_4(rows / (kGroupsOfThread * threads));
+  return std::clamp<int64_t>(share, kTogether, kernels.rows);
 }
 
 // What evolution and attention share: candidates sorted by user, long histories first, and the users' states by column.
@@ -267,7 +283,7 @@ bool evolve(const float* states, const Users& users, const Candidates& candidate
   int64_t all_steps = 0;
   for (const int64_t c : plan.order) all_steps += users.offsets[candidates.user_of[c] + 1] - users.offsets[candidates.user_of[c]];
   if (all_steps < kStepsWorthHelp) threads = 1;
-  const std::vector<int64_t> cuts = groups_of(rows_in_all, kernels.rows, threads);
+  const std::vector<int64_t> cuts = groups_of(rows_in_all, rows_of_group(kernels, fast, rows_in_all, threads), threads);
   const int64_t groups = static_cast<int64_t>(cuts.size()) - 1;
   int64_t most_attention = 0;
   for (int64_t g = 0; g < groups; ++g)

@@ -20,6 +20,15 @@ struct Weights {
   const float* bias;            // [3P] in the order of columns
   const float* bias_candidate;  // [P]
   const uint16_t* tiles;        // recurrent in parts of bfloat16, for matrix units; see amx.cpp
+  // The recurrent weights in pairs of inputs; see zen4.cpp. Their shift is in the bias of the update and reset gate and in
+  // bias_candidate.
+  const float* pairs;       // [P / 16][pairs_of_vector]
+  int64_t pairs_of_vector;
+  const float* pair_shift;  // [3P] in the order of columns
+  float state_scale;
+  // The recurrent weights as pairs of 16-bit integers, and what their columns are to be multiplied by; see vnni.cpp.
+  const int32_t* words;      // [chunk][slots][3 * units]
+  const float* word_scales;  // [3P] in the order of columns
   float sigmoid_scale, tanh_scale;
 };
 
@@ -92,6 +101,8 @@ struct Kernels {
   void (*sigmoid)(float* values, int64_t count);  // in place
   // Multiply-adds done by a call: independent chains of the widest fused multiply-add.
   int64_t (*multiply_add)(int64_t rounds);
+  uint16_t paired = 0;  // which of 16 pairs of inputs are multiplied as such in the exact form; see zen4.cpp
+  bool words = false;   // whether the fast form multiplies 16-bit integers; see vnni.cpp
 };
 
 constexpr float kLog2E = 1.44269504f;
@@ -104,9 +115,16 @@ constexpr float kPieceWidth = 0.56f;
 constexpr float kLastPieceEnds = 15.49f;
 extern const float* const kSigmoidPieces;
 
+// 2^(i / 32) for i from 0 to 31, less i in the bits that are worth 1 / 32: these bits and the exponent's are to be added.
+extern const float* const kPowersOf2;
+
 extern const Kernels kBaseline;
 #if defined(__x86_64__)
 extern const Kernels kAvx2, kAvx512;
+Kernels with_word_products();    // AVX-512 and VNNI
+Kernels with_separate_adders();  // the same on AMD
+void walk_words(const Row* rows, int64_t count, const Weights& weights, Cell cell, bool every_state, float* scratch);
+size_t words_scratch_floats(int64_t padded);
 Kernels with_matrix_unit();  // AVX-512 and AMX
 #endif
 

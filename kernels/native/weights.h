@@ -26,11 +26,14 @@ class PackedWeights {
  private:
   void pack_columns(const float* plain, int64_t rows, int chunk, float* to) const;
   void pack_tiles(const float* recurrent, int parts);
+  void pack_words(const float* recurrent);
+  void pack_pairs(const float* recurrent, uint16_t paired);
 
   const Kernels* kernels_;
   bool fast_;
   std::vector<float> plain_;
-  Aligned<float> input_, recurrent_, bias_, bias_candidate_;
+  Aligned<float> input_, recurrent_, bias_, bias_candidate_, pairs_, pair_shift_, word_scales_;
+  Aligned<int32_t> words_;
   Aligned<uint16_t> tiles_;
 };
 

@@ -17,7 +17,11 @@ FORBIDDEN = {
     "model": {"service", "fastapi", "starlette", "uvicorn", "redis", "httpx"},
     "service": {"kernels", "triton", "loadtest"} | TRAINING,
     "loadtest": {"kernels", "model", "service"},
+    "loadtest/baseline": {"kernels", "service"},
 }
+# What a load is compared with is a server and no load: it serves the same model with the model's own code, beside the
+# packages that speak HTTP alone and without a share in Augur's server.
+SERVERS = ROOT / "loadtest" / "baseline"
 
 
 def imported(source: str) -> Iterator[str]:
@@ -39,6 +43,8 @@ def within(module: str, packages: set[str]) -> bool:
 @pytest.mark.parametrize("package", FORBIDDEN)
 def test_imports_point_one_way(package: str) -> None:
     sources = sorted((ROOT / package).rglob("*.py"))
+    if ROOT / package != SERVERS:
+        sources = [path for path in sources if SERVERS not in path.parents]
     assert sources
     wrong = [
         f"{path.relative_to(ROOT)} imports {module}"
@@ -47,6 +53,13 @@ def test_imports_point_one_way(package: str) -> None:
         if within(module, FORBIDDEN[package])
     ]
     assert not wrong
+
+
+def test_nobody_imports_the_baseline() -> None:
+    for package in ("kernels", "loadtest", "model", "service"):
+        for path in (ROOT / package).rglob("*.py"):
+            inside = SERVERS in path.parents
+            assert inside or not any(within(m, {"loadtest.baseline"}) for m in imported(path.read_text())), path
 
 
 def reached_by_the_service() -> set[str]:

@@ -2,7 +2,7 @@
 
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -161,6 +161,33 @@ def test_saturated_gates(isa: str, gates: str, precision: str, cell: str) -> Non
     assert_near(final, case.truth(weights=weights, cell=cell), PRECISIONS[precision])
 
 
+def with_one(weights: Tensor, value: float) -> Tensor:
+    changed = weights.clone()
+    changed[3, 5] = value
+    return changed
+
+
+RECURRENT: dict[str, Callable[[Tensor], Tensor]] = {
+    "nearly none": lambda weights: 1e-6 * weights,
+    "none at all": lambda weights: 0 * weights,
+    "three times as large": lambda weights: 3 * weights,
+    "one that stands out": lambda weights: with_one(weights, 8.0),
+    "one that stands out far": lambda weights: with_one(weights, 300.0),
+}
+
+
+@pytest.mark.parametrize("cell", CELLS)
+@pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.parametrize("hidden", [17, 32, 108])
+@pytest.mark.parametrize("size", RECURRENT)
+def test_recurrent_weights_of_all_sizes(isa: str, size: str, hidden: int, precision: str, cell: str) -> None:
+    """Some kernels scale them."""
+    case = Case([4], hidden, 9)
+    weights = case.weights._replace(w_recurrent=RECURRENT[size](case.weights.w_recurrent))
+    final = case.evolve(weights=weights, cell=cell, precision=precision)
+    assert_near(final, case.truth(weights=weights, cell=cell), PRECISIONS[precision])
+
+
 @pytest.mark.parametrize("cell", ["augru", "agru"])
 @pytest.mark.parametrize("precision", PRECISIONS)
 @pytest.mark.parametrize("hidden", [8, 32, 108])
@@ -245,6 +272,19 @@ def test_what_is_no_number_stays_with_its_candidate(isa: str) -> None:
         assert_near(final[others], before[others].double(), tolerance)
 
 
+def test_a_state_that_is_no_number_stays_with_its_user(isa: str) -> None:
+    case = Case([9, 4], 32, 6)
+    before = case.evolve()
+    case.states[11, 7] = float("nan")
+    for precision, tolerance in PRECISIONS.items():
+        final = case.evolve(precision=precision)
+        for c, user in enumerate(case.user_of.tolist()):
+            if user == 1:
+                assert not torch.isfinite(final[c]).all()
+            else:
+                assert_near(final[c], before[c].double(), tolerance)
+
+
 def test_changed_weights_are_seen(isa: str) -> None:
     """Packed weights are kept between calls, by content."""
     case = Case([20], 32, 4)
@@ -301,4 +341,4 @@ def test_an_unknown_instruction_set_is_refused() -> None:
 
 def test_peak(isa: str) -> None:
     one = native.fma_peak(1, 5)
-    assert 1e8 < one < 1e13
+    assert 1e7 < one < 1e13  # an instrumented build on a busy core is slow

@@ -24,7 +24,9 @@ import pytest
 import torch
 
 from loadtest import __main__ as loadtest
-from loadtest.__main__ import ServerError, main, own_server
+from loadtest import servers
+from loadtest.__main__ import main
+from loadtest.servers import ServerError, own_server
 from loadtest.traffic import DATA, Traffic, wrong, wrong_counts, wrong_scores
 from model.artifact import of_model, save_artifact
 from model.data import open_data
@@ -244,9 +246,11 @@ def twin(scores_too_few: int) -> Iterator[Twin]:
     with Twin(scores_too_few) as server:
         thread = threading.Thread(target=server.serve_forever, args=(0.05,))
         thread.start()
-        yield server
-        server.shutdown()
-        thread.join()
+        try:
+            yield server
+        finally:
+            server.shutdown()
+            thread.join()
 
 
 @needs_locust
@@ -279,7 +283,7 @@ def test_a_server_that_does_not_start(
 def test_nobody_there(
     url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(loadtest, "READY_SECONDS", 0.3)
+    monkeypatch.setattr(servers, "READY_SECONDS", 0.3)
     assert main(["--url", url, "--out", str(tmp_path)]) == 1
     assert f"{url}/readyz: " in capsys.readouterr().err
 
@@ -294,15 +298,15 @@ def test_nobody_there(
 def test_a_server_that_does_not_stop_in_order(
     on_term: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(loadtest, "STOP_SECONDS", 0.5)
+    monkeypatch.setattr(servers, "STOP_SECONDS", 0.5)
     with twin(0) as server:
         program = f"import signal, sys, time; signal.signal(signal.SIGTERM, {on_term})\n"
         program += f"print('serving {server.url}', flush=True); time.sleep(60)"
         with (
             pytest.raises(ServerError, match=message),
-            own_server(tmp_path / "log", [sys.executable, "-c", program]) as url,
+            own_server(tmp_path / "log", [sys.executable, "-c", program]) as own,
         ):
-            assert url == server.url
+            assert own.url == server.url
 
 
 @pytest.mark.parametrize("option", ["--users", "--seconds"])

@@ -25,7 +25,9 @@ def test_the_server_keeps_what_its_document_says(artifact_folder: Path, data_fol
         )
     assert ended.returncode == 0, ended.stdout + ended.stderr
     # It ran, and it found every route.
-    assert "18 selected / 18 total" in ended.stdout
+    selected = re.search(r"(\d+) selected / (\d+) total", ended.stdout)
+    assert selected is not None
+    assert int(selected[1]) == int(selected[2]) >= 18
     generated = re.search(r"(\d+) generated, (\d+) passed", ended.stdout)
     assert generated is not None
     assert int(generated[1]) == int(generated[2]) >= 500

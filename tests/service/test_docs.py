@@ -62,6 +62,7 @@ def test_the_document_lists_every_route_with_its_errors(document: dict[str, Any]
         ("get", "/v1/users/{user_id}/behaviors"),
         ("delete", "/v1/users/{user_id}/behaviors"),
         ("get", "/v1/models"),
+        ("post", "/v1/models/{name}/load"),
         ("get", "/livez"),
         ("get", "/readyz"),
         ("get", "/v2"),
@@ -89,6 +90,12 @@ def test_references_resolve_and_bodies_have_examples_and_limits(document: dict[s
     assert not {"HTTPValidationError", "ValidationError"} & set(schemas)
     assert schemas["ScoreRequest"]["examples"]
     assert schemas["BehaviorsRequest"]["examples"]
+    assert schemas["LoadRequest"]["properties"]["path"]["anyOf"][0]["maxLength"] == 4096
+    body = document["paths"]["/v1/models/{name}/load"]["post"]["requestBody"]
+    assert body == {
+        "required": False,
+        "content": {"application/json": {"schema": {"$ref": "#/components/schemas/LoadRequest"}}},
+    }
     properties = schemas["ScoreRequest"]["properties"]
     assert properties["item_ids"]["maxItems"] == 77
     assert properties["history"]["anyOf"][0]["maxItems"] == 33

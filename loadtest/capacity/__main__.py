@@ -1,0 +1,136 @@
+"""`python -m loadtest.capacity`: all parts of the comparison, a table, and a page."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from contextlib import ExitStack
+from importlib.util import find_spec
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from loadtest.capacity import parts
+from loadtest.capacity.stand import BUNDLED, Effort, Stand, halves
+from loadtest.capacity.words import page, text
+from loadtest.openloop import machine
+from loadtest.openloop.options import cores, number, whole
+from loadtest.openloop.samples import as_json
+from loadtest.openloop.target import Target, TargetError
+from loadtest.openloop.worker import WorkerError, Workers
+from loadtest.servers import ServerError, end_on_term
+from loadtest.traffic import Traffic
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Returns 0, 1 when a server misbehaved, 2 for a wrong option."""
+    chosen = options(arguments)
+    if find_spec("matplotlib") is None:
+        print("loadtest.capacity: needs matplotlib: pip install -e '.[loadtest]'", file=sys.stderr)
+        return 2
+    chosen.out.mkdir(parents=True, exist_ok=True)
+    effort = Effort(
+        chosen.p99_ms,
+        chosen.duration,
+        chosen.warmup,
+        chosen.rounds,
+        tuple(chosen.lengths),
+        chosen.candidates,
+        chosen.users,
+        start=chosen.start_rate,
+        soak=chosen.soak,
+    )
+    try:
+        with ExitStack() as stack:
+            workers = stack.enter_context(Workers(1, chosen.client_cpus))
+            folder = Path(stack.enter_context(TemporaryDirectory()))
+            stand = Stand(folder, effort, Traffic(), workers, chosen.model, chosen.server_cpus)
+            found = measure(stand)
+    except (ServerError, TargetError, WorkerError) as error:
+        print(f"loadtest.capacity: {error}", file=sys.stderr)
+        return 1
+    found["cores"] = {"servers": list(chosen.server_cpus), "client": list(chosen.client_cpus)}
+    cases = found.pop("cases")
+    found["capacity"] = {case.name: case.as_dict() for case in cases}
+    found = as_json(found)
+    print(text(found))
+    (chosen.out / "capacity.json").write_text(json.dumps(found, indent=1) + "\n")
+    (chosen.out / "capacity.html").write_text(page(found, cases))
+    print(f"reports: {chosen.out}/capacity.html, capacity.json")
+    return 0
+
+
+def options(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """The options as given, checked."""
+    servers, client = halves()
+    parser = argparse.ArgumentParser(
+        prog="python -m loadtest.capacity",
+        description="Augur against FastAPI and eager PyTorch: the same model, requests, machine and bound.",
+    )
+    parser.add_argument("--p99-ms", type=number(0, above=True), default=Effort().p99_ms, help="the bound (100)")
+    parser.add_argument("--duration", type=number(0, above=True), default=Effort().seconds, help="of a run, s (8)")
+    parser.add_argument("--warmup", type=number(0), default=Effort().warmup, help="before each run, s (1)")
+    parser.add_argument("--rounds", type=whole(1), default=Effort().rounds, help="of everything, in turn (3)")
+    parser.add_argument("--lengths", type=whole(1, 100), nargs="+", default=[50, 100], help="of histories (50 100)")
+    parser.add_argument("--candidates", type=whole(1), default=Effort().candidates, help="of a request (200)")
+    parser.add_argument("--users", type=whole(1), default=Effort().users, help="different users (500)")
+    parser.add_argument("--start-rate", type=number(0, above=True), default=Effort().start, help="tried first (20)")
+    parser.add_argument("--soak", type=number(0), default=0.0, help="seconds of one long run at the end (0)")
+    parser.add_argument("--model", type=Path, default=BUNDLED, help="artifact that both serve (the bundled one)")
+    parser.add_argument("--server-cpus", type=cores, default=servers, metavar="N,...", help=f"({_said(servers)})")
+    parser.add_argument("--client-cpus", type=cores, default=client, metavar="N,...", help=f"({_said(client)})")
+    parser.add_argument("--out", type=Path, default=Path("runs/capacity"), help="folder of the reports (runs/capacity)")
+    return parser.parse_args(arguments)
+
+
+def _said(cpus: Sequence[int]) -> str:
+    return ",".join(map(str, cpus)) or "any"
+
+
+def measure(stand: Stand) -> dict[str, Any]:
+    """Every part."""
+    found: dict[str, Any] = {"what": "augur against a plain server", "machine": machine.describe(), "cases": []}
+    found["bound_p99_ms"], found["candidates"] = stand.effort.p99_ms, stand.effort.candidates
+    first, *longer = stand.effort.lengths
+    with stand.augur(first) as augur, stand.baseline(first) as baseline:
+        found["cases"] += _capacities(stand, (augur, baseline), first)
+        found |= _details(stand, (augur, baseline), first, found["cases"][0].rates)
+    for length in longer:
+        with stand.augur(length) as augur, stand.baseline(length) as baseline:
+            found["cases"] += _capacities(stand, (augur, baseline), length)
+    return found
+
+
+def _capacities(stand: Stand, targets: Sequence[Target], length: int) -> list[parts.Case]:
+    """With histories sent along, and stored."""
+    found = []
+    for stored in (False, True):
+        benches = [stand.bench(target, stand.content(length, stored=stored)) for target in targets]
+        found.append(parts.capacity(stand, benches, length, stored=stored))
+    return found
+
+
+def _details(stand: Stand, targets: Sequence[Target], length: int, rates: Sequence[float]) -> dict[str, Any]:
+    """What is measured at one length of histories, below the capacities found."""
+    augur, baseline = [stand.bench(target, stand.content(length)) for target in targets]
+    pairs = [(bench, rate) for bench, rate in zip((augur, baseline), rates, strict=True) if rate]
+    found: dict[str, Any] = {
+        "model": {name: augur.model.get(name) for name in ("name", "version", "description")},
+        "below_capacity": {bench.target.name: parts.below_capacity(stand, bench, rate) for bench, rate in pairs},
+        "outside_the_model": parts.outside_the_model(stand, augur),
+    }
+    one = stand.content(length, candidates=1)
+    with stand.echo() as echo:
+        found["one_candidate"] = parts.one_candidate(stand, stand.bench(targets[0], one), stand.bench(echo, one))
+    if rates[0]:
+        found["adjacency"] = parts.adjacency(stand, augur, rates[0])
+        if stand.effort.soak:
+            found["soak"] = parts.soak(stand, augur, rates[0])
+    return found
+
+
+if __name__ == "__main__":
+    end_on_term()
+    sys.exit(main())

@@ -1,0 +1,83 @@
+"""The page of a measurement: one HTML file that needs nothing else."""
+
+from __future__ import annotations
+
+import base64
+import html
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from loadtest.openloop import pictures
+from loadtest.openloop.table import Measured, text
+
+STYLE = """
+body { font: 15px/1.5 system-ui, sans-serif; color: #1f2933; max-width: 62rem; margin: 2rem auto; padding: 0 1rem; }
+pre { background: #f4f6f8; padding: 1rem; overflow-x: auto; font-size: 12px; } h1, h2 { font-weight: 600; }
+img { display: block; max-width: 100%; margin: 1.5rem 0; } li.failed { color: #b42318; font-weight: 600; }
+table { border-collapse: collapse; margin: 1rem 0; } td, th { padding: .25rem .8rem; text-align: right; }
+td:first-child, th:first-child { text-align: left; } tr { border-bottom: 1px solid #e6eaee; }
+"""
+HOW = (
+    "Open loop: requests leave when they are due, whatever became of the ones before, and latency counts from then. "
+    "Percentiles are of requests answered with 200 and of those that timed out, after that wait; without the warm-up."
+)
+
+
+def page(measured: Sequence[Measured], found: dict[str, Any]) -> str:
+    """The page of `python -m loadtest.openloop`."""
+    drawn: list[tuple[str, str]] = []
+    if any(one.sweeps for one in measured):
+        drawn.append(
+            ("latency against offered rate", pictures.latency_against_rate(measured, found["bound"]["p99_ms"]))
+        )
+    drawn.append(
+        (
+            "latency by percentile",
+            pictures.percentile_curves([(one.target.name, pictures.of_server(one)) for one in measured]),
+        )
+    )
+    parts = pictures.parts_of_time([(one.target.name, one.counted) for one in measured])
+    if parts:
+        drawn.append(("parts of the server's time", parts))
+    for one in measured:
+        for name, histogram in one.counted[-1].batches.items() if one.counted else ():
+            if any(histogram.values()):
+                drawn.append((name, pictures.batch_sizes(f"{one.target.name}: {name}", histogram)))
+    notes = [(remark, False) for remark in found["remarks"]] + [(failure, True) for failure in found["failures"]]
+    body = [paragraph(HOW), listing(notes), preformatted(text(found)), *(image(*one) for one in drawn)]
+    return whole("Augur: open-loop load", body)
+
+
+def whole(title: str, body: Iterable[str]) -> str:
+    """A document of parts that are HTML."""
+    return (
+        f'<!doctype html>\n<html lang="en">\n<meta charset="utf-8">\n<title>{html.escape(title)}</title>\n'
+        f"<style>{STYLE}</style>\n<h1>{html.escape(title)}</h1>\n" + "\n".join(body) + "\n</html>\n"
+    )
+
+
+def paragraph(words: str) -> str:
+    """Text."""
+    return f"<p>{html.escape(words)}</p>"
+
+
+def heading(words: str) -> str:
+    """Of a section."""
+    return f"<h2>{html.escape(words)}</h2>"
+
+
+def preformatted(words: str) -> str:
+    """Text as it is."""
+    return f"<pre>{html.escape(words)}</pre>"
+
+
+def listing(lines: Iterable[tuple[str, bool]]) -> str:
+    """Remarks; True marks a failure."""
+    items = "".join(f"<li{' class=failed' if failed else ''}>{html.escape(line)}</li>" for line, failed in lines)
+    return f"<ul>{items}</ul>"
+
+
+def image(name: str, svg: str) -> str:
+    """A picture, inside the page."""
+    data = base64.b64encode(svg.encode()).decode()
+    return f'<img alt="{html.escape(name)}" src="data:image/svg+xml;base64,{data}">'
