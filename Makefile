@@ -71,12 +71,19 @@ help:
 	$(EDITABLE) '.[loadtest]'
 	@touch $@
 
+# The public clients of the Open Inference Protocol, for a test: in a place of their own, since both want older versions of
+# what is pinned here.
+.venv/clients.stamp: tests/service/clients/requirements.txt .venv/serve.stamp
+	@test -x .venv/clients/bin/python || $(PYTHON) -m venv .venv/clients
+	.venv/clients/bin/python -m pip install --quiet --disable-pip-version-check -r $<
+	@touch $@
+
 setup: .venv/full.stamp .venv/native.stamp
 
 serve: .venv/serve.stamp .venv/native.stamp
 	AUGUR_PORT=$(PORT) AUGUR_SEED=$(AUGUR_SEED) exec $(BIN)/python -m service
 
-test: .venv/full.stamp .venv/native.stamp
+test: .venv/full.stamp .venv/native.stamp .venv/clients.stamp
 	$(BIN)/python -m pytest -n auto --dist loadscope --cov --cov-report=term:skip-covered --cov-fail-under=95
 
 check: .venv/full.stamp

@@ -17,12 +17,14 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from model.scorer import Scorer, load_scorer
-from service import errors, metrics
+from service import batch, errors, explain, metrics, oip
 from service.access import Witness
+from service.batch import BatchRoute
 from service.docs import add_docs
 from service.engine import Engine, State
 from service.keys import Keys
 from service.models import Models, Routes, Served
+from service.oip import InferRoute
 from service.routes import router
 from service.scoring import ScoreRoute
 from service.settings import Settings
@@ -40,6 +42,7 @@ NO_SNIFF = (b"x-content-type-options", b"nosniff")
 NO_REFERRER = (b"referrer-policy", b"no-referrer")
 NO_STORE = (b"cache-control", b"no-store")
 # An answer with an etag says itself how long it may be kept.
+INFER = "/v2/models/{name}/infer"
 OURS = frozenset(
     (b"x-request-id", b"x-content-type-options", b"referrer-policy", b"connection", b"cache-control", b"etag")
 )
@@ -77,8 +80,11 @@ def create_app(settings: Settings, *, scorer: Scorer | None = None, store: Behav
     )
     app.state.engine = engine
     app.state.metrics = metrics.registry(engine, product_version())
-    app.include_router(router)
-    app.include_router(metrics.router)
+    app.state.attention = explain.Attention()
+    routers = (router, batch.router, explain.router, oip.router, metrics.router)
+    for each in routers:
+        app.include_router(each)
+    app.state.routes = [route for each in routers for route in each.routes]
     add_docs(app, settings)
     for kind in (errors.AugurError, RequestValidationError, HTTPException):
         app.add_exception_handler(kind, errors.handle)
@@ -116,7 +122,11 @@ class Door:
         # Served without the framework.
         self._keys = Keys(engine.settings)
         self._witness = Witness(engine.settings, engine.batcher.tallies)
-        self._direct: dict[tuple[str, str], ASGIApp] = {("POST", "/v1/score"): ScoreRoute(engine)}
+        self._direct: dict[tuple[str, str], ASGIApp] = {
+            ("POST", "/v1/score"): ScoreRoute(engine),
+            ("POST", "/v1/score:batch"): BatchRoute(engine),
+        }
+        self._infer = InferRoute(engine)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """ASGI."""
@@ -125,7 +135,7 @@ class Door:
             return
         visit = Visit(_request_id(scope))
         VISIT.set(visit)
-        app = self._direct.get((scope["method"], scope["path"]), self._app)
+        app, template = self._route(scope["method"], scope["path"])
         headers = [(b"x-request-id", visit.request_id.encode()), NO_SNIFF]
         if app is self._app:  # there are pages among the framework's answers
             headers.append(NO_REFERRER)
@@ -148,21 +158,33 @@ class Door:
             visit.key = self._keys.check(scope)
             await app(scope, receive, send_with_headers)
         except errors.AugurError as error:
-            await errors.to_response(error)(scope, receive, send_with_headers)
+            await errors.to_response(error, scope["path"])(scope, receive, send_with_headers)
         except asyncio.CancelledError:
             # The end of the server's patience with a request that is not even whole.
             if visit.status or self._engine.state is not State.DRAINING:
                 raise
             stopped = errors.DrainingError("the server stopped before it had the whole request")
-            await errors.to_response(stopped)(scope, receive, send_with_headers)
+            await errors.to_response(stopped, scope["path"])(scope, receive, send_with_headers)
         except Exception:
             log.exception("%s failed, request id %s", scope["method"], visit.request_id)
             if visit.status:
                 raise
             failed = errors.InternalError("the server failed at this request; its log says why")
-            await errors.to_response(failed)(scope, receive, send_with_headers)
+            await errors.to_response(failed, scope["path"])(scope, receive, send_with_headers)
         finally:
-            self._witness.note(scope, visit, scope["path"] if app is not self._app else None)
+            self._witness.note(scope, visit, template)
+            if visit.scored:
+                # Timers of an idle connection keep the visit, and must not keep a model; a trace still reads it now.
+                asyncio.get_running_loop().call_soon(visit.scored.clear)
+
+    def _route(self, method: str, path: str) -> tuple[ASGIApp, str | None]:
+        """What answers a request: past the framework, with the template of its path, or within it."""
+        direct = self._direct.get((method, path))
+        if direct is not None:
+            return direct, path
+        if method == "POST" and oip.model_of(path) is not None:
+            return self._infer, INFER
+        return self._app, None
 
 
 def _merged(stated: Sequence[Header], ours: Sequence[Header]) -> list[Header]:

@@ -99,7 +99,11 @@ def _quickly(body: bytes) -> ScoreAsk | None:
 
 def parse(body: bytes, shape: type[Model]) -> Model:
     """A body as an object of `shape`; raises as `score_ask`."""
-    document = strict_json(body)
+    return check(strict_json(body), shape)
+
+
+def check(document: Any, shape: type[Model]) -> Model:
+    """A document as an object of `shape`; raises InvalidInputError."""
     try:
         return shape.model_validate(document)
     except ValidationError as error:

@@ -13,13 +13,23 @@ from pydantic.json_schema import models_json_schema
 from starlette.staticfiles import StaticFiles
 
 from service import wire
-from service.keys import PROBES
+from service.batch import BatchRequest
+from service.explain import ExplainRequest
+from service.keys import PROBES, is_admin
+from service.oip_shapes import InferRequest
 from service.settings import Settings
 
 router = APIRouter(include_in_schema=False)
 
 # Bodies that routes read themselves, which the framework therefore does not see.
-BODIES: tuple[type[BaseModel], ...] = (wire.ScoreRequest, wire.BehaviorsRequest, wire.LoadRequest)
+BODIES: tuple[type[BaseModel], ...] = (
+    wire.ScoreRequest,
+    wire.BehaviorsRequest,
+    wire.LoadRequest,
+    BatchRequest,
+    ExplainRequest,
+    InferRequest,
+)
 
 SCHEMES = {
     "bearer": {"type": "http", "scheme": "bearer"},
@@ -84,15 +94,43 @@ def _document(app: FastAPI, settings: Settings) -> dict[str, Any]:
         for path in PROBES & document["paths"].keys():
             for operation in document["paths"][path].values():
                 operation["security"] = []
+    _add_refusals_of_keys(document, settings)
     template = "#/components/schemas/{model}"
     _, bodies = models_json_schema([(shape, "validation") for shape in BODIES], ref_template=template)
     schemas = document["components"]["schemas"]
     schemas |= bodies["$defs"]
-    asked = schemas["ScoreRequest"]["properties"]
-    asked["item_ids"]["maxItems"] = settings.max_items
-    for name in ("history", "history_actions"):
-        next(choice for choice in asked[name]["anyOf"] if choice["type"] == "array")["maxItems"] = settings.max_history
+    _drop_the_frameworks_errors(document)
+    schemas["BatchRequest"]["properties"]["requests"]["maxItems"] = settings.max_requests
+    for shape, most in (("ScoreRequest", settings.max_items), ("ExplainRequest", settings.max_explained)):
+        asked = schemas[shape]["properties"]
+        asked["item_ids"]["maxItems"] = most
+        for name in ("history", "history_actions"):
+            choices = asked[name]["anyOf"]
+            next(each for each in choices if each["type"] == "array")["maxItems"] = settings.max_history
     return document
+
+
+def _add_refusals_of_keys(document: dict[str, Any], settings: Settings) -> None:
+    """What the door answers in a route's stead: to requests without a key, and without the right one."""
+    for path, operations in document["paths"].items():
+        error = "InferError" if path.startswith("/v2") else "ErrorAnswer"
+        content = {"application/json": {"schema": {"$ref": f"#/components/schemas/{error}"}}}
+        for method, operation in operations.items():
+            admin = is_admin(method.upper(), path)
+            if admin or (settings.api_keys.strip() and path not in PROBES):
+                operation["responses"]["401"] = {"description": "No key that is known", "content": content}
+            if admin:
+                operation["responses"]["403"] = {"description": "A key without the right to this", "content": content}
+
+
+def _drop_the_frameworks_errors(document: dict[str, Any]) -> None:
+    """It announces a form of its own for what a path could have wrong; no answer here has it."""
+    for operations in document["paths"].values():
+        for operation in operations.values():
+            if "HTTPValidationError" in str(operation["responses"].get("422")):
+                del operation["responses"]["422"]
+    for name in ("HTTPValidationError", "ValidationError"):
+        document["components"]["schemas"].pop(name, None)
 
 
 def _assets() -> Path:

@@ -1,6 +1,6 @@
 """What can go wrong with a request: one tree, each error with its status and code, one wire form for all.
 
-`{"error": {"code", "message", "field"?}}`
+`{"error": {"code", "message", "field"?}}`; under `/v2` the Open Inference Protocol's, `{"error": "message"}`.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import Any
 from fastapi import Request, Response
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
+from starlette.routing import Match, Route
 
 LONGEST_FIELD = 200
 
@@ -117,7 +118,7 @@ class BodyTooLargeError(AugurError):
 
 
 class UnsupportedMediaError(AugurError):
-    """A body of another type than JSON, or compressed."""
+    """A body of another type than the route reads, or compressed in another way than this server knows."""
 
     status, code = 415, "unsupported_media_type"
 
@@ -175,31 +176,51 @@ class DeadlineExceededError(AugurError):
     status, code = 504, "deadline_exceeded"
 
 
-def to_response(error: AugurError) -> Response:
-    """The wire form of an error."""
-    detail = {"code": error.code, "message": error.message}
+def detail(error: AugurError) -> dict[str, str]:
+    """What an answer says of an error."""
+    found = {"code": error.code, "message": error.message}
     if error.field is not None:
-        detail["field"] = error.field
+        found["field"] = error.field
+    return found
+
+
+def to_response(error: AugurError, path: str = "") -> Response:
+    """The wire form of an error: that of the Open Inference Protocol for its paths.
+
+    There `error` is a text, and 400 what the client could have known, where the rest of the API tells 422 from 400.
+    """
+    content: dict[str, Any] = {"error": detail(error)}
+    status = error.status
+    if path == "/v2" or path.startswith("/v2/"):
+        content, status = {"error": error.message}, 400 if status == 422 else status
     # ASCII alone: a message can quote text that UTF-8 cannot carry, such as half a surrogate pair.
-    body = json.dumps({"error": detail}, ensure_ascii=True)
-    return Response(body, error.status, dict(error.headers), "application/json")
+    return Response(json.dumps(content, ensure_ascii=True), status, dict(error.headers), "application/json")
 
 
 async def handle(request: Request, error: Exception) -> Response:
     """The one exception handler: ours as they are, the framework's translated."""
+    asked = request.scope["path"]
     if isinstance(error, AugurError):
-        return to_response(error)
+        return to_response(error, asked)
     if isinstance(error, RequestValidationError):
-        return to_response(invalid(error.errors()[0], skip=1))
-    path = shorten(request.url.path)
+        return to_response(invalid(error.errors()[0], skip=1), asked)
+    path = shorten(asked)
     if isinstance(error, HTTPException) and error.status_code == HTTPStatus.NOT_FOUND:
-        return to_response(NotFoundError(f"{path}: no such route; /docs lists them"))
+        return to_response(NotFoundError(f"{path}: no such route; /docs lists them"), asked)
     if isinstance(error, HTTPException) and error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
         refused = MethodNotAllowedError(f"{request.method} {path}: not with this method")
-        refused.headers = dict(error.headers or {})
-        return to_response(refused)
+        refused.headers = _allow(request) or dict(error.headers or {})
+        return to_response(refused, asked)
     # Routing refuses in no other way: a fault, for the door to answer.
     raise error
+
+
+def _allow(request: Request) -> dict[str, str]:
+    """What may be asked of a path; several routes can stand on it, of which the framework names the first one's."""
+    routes: list[Route] = request.app.state.routes
+    standing = [route for route in routes if route.matches(request.scope)[0] is not Match.NONE]
+    found = {method for route in standing for method in route.methods or ()}
+    return {"allow": ", ".join(sorted(found))} if found else {}
 
 
 def invalid(problem: Mapping[str, Any], *, skip: int = 0) -> InvalidInputError:

@@ -58,7 +58,7 @@ _NO_ADMIN = "this takes an admin key, and the server has none (AUGUR_ADMIN_KEYS)
 
 def is_admin(method: str, path: str) -> bool:
     """Whether a request changes the server itself: its models."""
-    return path.startswith(("/v1/models/", "/v2/repository/")) and method not in ("GET", "HEAD")
+    return path.startswith(("/v1/models/", "/v2/repository/")) and method == "POST"
 
 
 def _find(digest: bytes, pairs: Pairs) -> str | None:

@@ -9,13 +9,17 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
+import threading
 import time
 import weakref
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
+from queue import SimpleQueue
 from typing import TypeVar
+
+from torch import Tensor
 
 from model.artifact import ArtifactError, load_artifact
 from model.artifact_checks import DOCUMENT, WEIGHTS
@@ -71,6 +75,8 @@ class Loader:
         self._turn = asyncio.Lock()
         self._reload: asyncio.Task[None] | None = None
         self._again = False
+        self._let_go: SimpleQueue[list[Tensor] | None] = SimpleQueue()
+        self._freeing: threading.Thread | None = None
 
     async def load(self, name: str, path: str | None = None, *, force: bool = False) -> Loaded:
         """Loads a model and lets it serve; loads of other names take turns.
@@ -116,11 +122,15 @@ class Loader:
         return loaded
 
     def _free_later(self, scorer: Scorer) -> None:
-        """Gives a scorer's memory back on the loader's thread once its last job has ended.
+        """Gives a scorer's memory back on a thread of its own once its last job has ended.
 
         The event loop would stand still for it: tens of milliseconds for half a gigabyte.
         """
-        weakref.finalize(scorer, _on_thread, self._thread, scorer.tensors.clear).atexit = False
+        if self._freeing is None:
+            self._freeing = threading.Thread(target=_free, args=(self._let_go,), name="augur-free", daemon=True)
+            self._freeing.start()
+        # The collector may run anywhere, within any lock: of all ways to another thread this queue alone allows for it.
+        weakref.finalize(scorer, self._let_go.put, scorer.tensors).atexit = False
 
     def _folder(self, before: Served | None, path: str | None) -> Path:
         """Where to load from: a path is checked when it is first named."""
@@ -166,6 +176,7 @@ class Loader:
         if self._reload is not None:
             await asyncio.wait([self._reload])
         await asyncio.to_thread(self._thread.shutdown)
+        self._let_go.put(None)
 
 
 @dataclass
@@ -238,11 +249,9 @@ class _Load:
         return result
 
 
-def _on_thread(thread: ThreadPoolExecutor, work: Callable[[], None]) -> None:
-    try:
-        thread.submit(work)
-    except RuntimeError:  # closed: the process ends, and its memory with it
-        log.debug("a model was let go after the end")
+def _free(let_go: SimpleQueue[list[Tensor] | None]) -> None:
+    while (tensors := let_go.get()) is not None:
+        tensors.clear()
 
 
 def _lost(before: Served, after: Served) -> list[str]:

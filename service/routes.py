@@ -40,12 +40,12 @@ register_url_convertor("text", TextConvertor())
 router = APIRouter()
 
 MEANINGS = {
-    400: "Not JSON, or JSON that could be read two ways",
+    400: "Not JSON, JSON that could be read two ways, or compressed data that is damaged",
     404: "There is no model of this name",
     405: "Not with this method",
     409: "The model is being loaded already",
     413: "The body has too many bytes",
-    415: "The body is not `application/json`",
+    415: "The body is not `application/json`, or compressed by other than gzip or deflate",
     422: "A field breaks its rule",
     429: "The queue is full; `Retry-After` says when to come back",
     503: "Starting, stopping, or the behaviour store does not answer",
@@ -75,7 +75,7 @@ def answer(content: Any) -> Response:
     tags=["scoring"],
     openapi_extra=takes(wire.ScoreRequest),
     response_model=wire.ScoreAnswer,
-    responses=may_fail(400, 413, 415, 422, 429, 503, 504),
+    responses=may_fail(400, 404, 413, 415, 422, 429, 503, 504),
 )
 async def score(request: Request) -> Response:
     """One probability for each candidate, from what the user did most recently.

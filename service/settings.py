@@ -69,6 +69,10 @@ class Settings:
         metadata=rule("a user without a new behaviour for so long is forgotten; 0: never", low=0, high=10**10),
     )
     max_items: int = field(default=2048, metadata=rule("candidates in one request, at most", low=1, high=1_000_000))
+    max_requests: int = field(default=64, metadata=rule("requests in one batch over HTTP, at most", low=1, high=10_000))
+    max_explained: int = field(
+        default=100, metadata=rule("candidates explained at a time, at most", low=1, high=10_000)
+    )
     max_history: int = field(
         default=2000, metadata=rule("behaviours in the history of one request, at most", low=0, high=1_000_000)
     )

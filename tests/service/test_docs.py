@@ -12,10 +12,14 @@ from service import docs
 from service.app import create_app
 from service.settings import Settings
 
+MODEL_PATHS = ("/v2/models/{name}", "/v2/models/{name}/versions/{version}")
+
 
 @pytest.fixture
 def document(scorer: Any) -> dict[str, Any]:
-    app = create_app(Settings(max_items=77, max_history=33), scorer=scorer, store=memory())
+    app = create_app(
+        Settings(max_items=77, max_history=33, max_requests=5, max_explained=6), scorer=scorer, store=memory()
+    )
     found = app.openapi()
     assert app.openapi() is found
     return found
@@ -52,6 +56,8 @@ def test_the_document_lists_every_route_with_its_errors(document: dict[str, Any]
     }
     assert set(operations) == {
         ("post", "/v1/score"),
+        ("post", "/v1/score:batch"),
+        ("post", "/v1/explain"),
         ("post", "/v1/behaviors"),
         ("get", "/v1/users/{user_id}/behaviors"),
         ("delete", "/v1/users/{user_id}/behaviors"),
@@ -61,23 +67,31 @@ def test_the_document_lists_every_route_with_its_errors(document: dict[str, Any]
         ("get", "/readyz"),
         ("get", "/startupz"),
         ("get", "/metrics"),
+        ("get", "/v2"),
+        ("get", "/v2/health/live"),
+        ("get", "/v2/health/ready"),
+        *(("get", path) for path in MODEL_PATHS),
+        *(("get", f"{path}/ready") for path in MODEL_PATHS),
+        *(("post", f"{path}/infer") for path in MODEL_PATHS),
     }
     assert set(operations["post", "/v1/score"]["responses"]) == {
-        *("200", "400", "413", "415", "422", "429", "503", "504"),
+        *("200", "400", "404", "413", "415", "422", "429", "503", "504"),
     }
-    for operation in operations.values():
+    for (_, path), operation in operations.items():
         assert operation["summary"]
         for status, answer in operation["responses"].items():
             if "text/plain" in answer["content"]:  # metrics
                 continue
             schema = answer["content"]["application/json"]["schema"]["$ref"]
-            assert schema.endswith("ErrorAnswer") is (status != "200")
+            error = "InferError" if path.startswith("/v2") else "ErrorAnswer"
+            assert schema.endswith(error) is (status != "200"), (path, status)
 
 
 def test_references_resolve_and_bodies_have_examples_and_limits(document: dict[str, Any]) -> None:
     schemas = document["components"]["schemas"]
     used = set(re.findall(r"#/components/schemas/(\w+)", str(document)))
     assert used <= set(schemas)
+    assert not {"HTTPValidationError", "ValidationError"} & set(schemas)
     assert schemas["ScoreRequest"]["examples"]
     assert schemas["BehaviorsRequest"]["examples"]
     assert schemas["LoadRequest"]["properties"]["path"]["anyOf"][0]["maxLength"] == 4096
@@ -89,6 +103,9 @@ def test_references_resolve_and_bodies_have_examples_and_limits(document: dict[s
     properties = schemas["ScoreRequest"]["properties"]
     assert properties["item_ids"]["maxItems"] == 77
     assert properties["history"]["anyOf"][0]["maxItems"] == 33
+    assert schemas["BatchRequest"]["properties"]["requests"]["maxItems"] == 5
+    assert schemas["ExplainRequest"]["properties"]["item_ids"]["maxItems"] == 6
+    assert schemas["ExplainRequest"]["properties"]["history"]["anyOf"][0]["maxItems"] == 33
     assert schemas["Event"]["properties"]["user_id"]["maxLength"] == 128
 
 

@@ -15,7 +15,7 @@ from typing import Any
 import model_versions as versions
 import numpy as np
 import pytest
-from service_parts import ADMIN_KEY, ADMIN_KEYS, ITEMS, VALID, Service, error_of, memory, post, score
+from service_parts import ADMIN_KEY, ADMIN_KEYS, ITEMS, SETTINGS, VALID, Service, error_of, memory, post, score
 
 from model.artifact import load_artifact
 from service.errors import LoadInProgressError, ModelRejectedError
@@ -409,7 +409,7 @@ def test_without_a_path_of_its_own_one_must_be_named(with_service: Any, artifact
         with pytest.raises(LoadInProgressError):
             await service.app.state.engine.loader.load("tiny")
 
-    with_service(scenario)
+    with_service(scenario, settings=replace(SETTINGS, admin_keys=ADMIN_KEYS))
 
 
 def waits(thread: int) -> float:

@@ -1,0 +1,203 @@
+"""`POST /v1/explain`: which behaviours a score comes from, as the model's attention over the history tells.
+
+The scores are those of `/v1/score`, by the same way; attention is computed besides, on a thread of its own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import threading
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from typing import Annotated, Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import orjson
+from fastapi import APIRouter, Request, Response
+from pydantic import BaseModel, ConfigDict, Field
+
+from model.scorer import ScoreInput
+from service import body, scoring, wire
+from service.decode import ScoreAsk, parse
+from service.engine import Engine
+from service.errors import DeadlineExceededError, InvalidInputError, QueueFullError
+from service.jobs import History, Scored, catalogue_user, history_of
+from service.models import Served
+from service.routes import may_fail, takes
+from service.stores.records import IntArray
+
+WAITING = 16  # requests that may wait for the thread
+
+router = APIRouter()
+
+
+class ExplainRequest(wire.Wire):
+    """A user and the candidates whose scores to explain; the fields are those of a request for scores."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"user_id": "42", "item_ids": [1527, 7405], "context": {"tab": 1}}]}
+    )
+
+    user_id: wire.UserId
+    item_ids: wire.Int64List = Field(min_length=1)
+    context: Annotated[dict[str, wire.Int64], Field(max_length=wire.MAX_CONTEXT)] = Field(default_factory=dict)
+    history: wire.Int64List | None = None
+    history_actions: Annotated[list[wire.Action], Field(fail_fast=True)] | None = None
+    timeout_ms: Annotated[int, Field(strict=True, ge=1)] | None = None
+    model: Annotated[str, Field(strict=True, min_length=1, max_length=wire.LONGEST_NAME)] | None = None
+
+
+class UsedBehavior(BaseModel):
+    """A behaviour as the model saw it."""
+
+    item_id: int
+    timestamp_ms: int | None = Field(description="null in a history of the request's own")
+    action: str | None = Field(description="the model's default one where none was stated; null: none it knows")
+
+
+class Explained(BaseModel):
+    """A candidate's score and where it looked."""
+
+    item_id: int
+    score: float
+    attention: list[float] = Field(description="for each behaviour of `history`; they add up to 1")
+
+
+class ExplainAnswer(BaseModel):
+    """Attention of each candidate over the history that counts (DIEN eq. 9)."""
+
+    model: str
+    version: str
+    history: list[UsedBehavior] = Field(description="oldest first, no more than the model looks at")
+    candidates: list[Explained] = Field(description="in the order of `item_ids`")
+    unknown_items: int
+    degraded: str | None = Field(description="why the history is less than it could be, or null")
+
+
+class Seen(NamedTuple):
+    """The history that a model sees, and what a person wants to know of it."""
+
+    history: History
+    timestamps_ms: IntArray | None  # [T]
+    degraded: str | None
+    store: float  # seconds
+
+
+@router.post(
+    "/v1/explain",
+    summary="Which behaviours the scores come from",
+    tags=["scoring"],
+    openapi_extra=takes(ExplainRequest),
+    response_model=ExplainAnswer,
+    responses=may_fail(400, 404, 413, 415, 422, 429, 503, 504),
+)
+async def explain(request: Request) -> Response:
+    """Scores as `/v1/score` gives them, with each candidate's attention over the user's behaviours.
+
+    Made for people who ask why, not for every request: attention is computed for one request at a time.
+    """
+    engine: Engine = request.app.state.engine
+    settings = engine.settings
+    content = await body.receive_json(request.scope, request.receive, settings.max_body_bytes)
+    asked = from_explain(parse(content, ExplainRequest))
+    if len(asked.item_ids) > settings.max_explained:
+        raise InvalidInputError(
+            f"item_ids has {len(asked.item_ids)} entries: at most {settings.max_explained} (AUGUR_MAX_EXPLAINED)",
+            field="item_ids",
+        )
+    served = engine.served(asked)
+    engine.check(asked, served)
+    timeout_ms = min(asked.timeout_ms or settings.timeout_ms, settings.timeout_cap_ms)
+    deadline = time.perf_counter() + timeout_ms / 1000
+    seen = await see(engine, asked, served)
+    gone = functools.partial(scoring.until_gone, request.receive)
+    scored = await engine.batcher.score(
+        served, asked.user_id, asked.item_ids, asked.context, seen.history, timeout_ms, gone
+    )
+    begun = time.perf_counter()
+    attention: Attention = request.app.state.attention
+    weights = await attention.of(served, asked, seen.history, deadline)
+    scored = replace(scored, store=seen.store, computed=scored.computed + time.perf_counter() - begun)
+    headers = {"server-timing": scoring.server_timing(scored).decode()}
+    return Response(answer(served, asked, seen, scored, weights), media_type="application/json", headers=headers)
+
+
+def from_explain(asked: ExplainRequest) -> ScoreAsk:
+    """As the engine takes it."""
+    fields = asked.model_dump(include={"user_id", "context", "history_actions", "timeout_ms", "model"})
+    history = None if asked.history is None else np.array(asked.history, dtype=np.int64)
+    return ScoreAsk(item_ids=np.array(asked.item_ids, dtype=np.int64), history=history, **fields)
+
+
+async def see(engine: Engine, asked: ScoreAsk, served: Served) -> Seen:
+    """The request's own history, else the stored one; the part of it that the model looks at."""
+    newest = slice(-served.scorer.max_history, None)
+    if asked.history is not None:
+        actions = asked.history_actions and asked.history_actions[newest]
+        return Seen(History(asked.history[newest], actions or None), None, None, 0.0)
+    begun = time.perf_counter()
+    ((records, degraded),) = await engine.store.recall([asked.user_id])
+    history = history_of(records, served)
+    return Seen(history, records["timestamp_ms"][newest], degraded, time.perf_counter() - begun)
+
+
+class Attention:
+    """A thread that computes attention, for one request at a time; few may wait for it."""
+
+    def __init__(self, most: int = WAITING) -> None:
+        self._thread = ThreadPoolExecutor(1, "augur-explain")
+        self._places = threading.Semaphore(most)
+
+    async def of(self, served: Served, asked: ScoreAsk, history: History, deadline: float) -> npt.NDArray[np.float32]:
+        """Attention `[C, T]`.
+
+        Raises:
+            QueueFullError: too many wait.
+            DeadlineExceededError: `deadline`, of `time.perf_counter`, passed.
+        """
+        if not self._places.acquire(blocking=False):
+            raise QueueFullError("too many requests wait to be explained already")
+        user_id = catalogue_user(asked.user_id)
+        one = ScoreInput(asked.item_ids, history.item_ids, history.actions, asked.context, user_id)
+        computed = self._thread.submit(served.scorer.attention, one)
+        # A place is free when the thread is done, also if nobody waits for the answer any more.
+        computed.add_done_callback(lambda _: self._places.release())
+        try:
+            return await asyncio.wait_for(asyncio.wrap_future(computed), max(0.0, deadline - time.perf_counter()))
+        except TimeoutError:
+            raise DeadlineExceededError("no attention before the deadline") from None
+
+
+def answer(served: Served, asked: ScoreAsk, seen: Seen, scored: Scored, weights: npt.NDArray[np.float32]) -> bytes:
+    """`ExplainAnswer` as JSON."""
+    items = seen.history.item_ids.tolist()
+    times: Sequence[int | None] = [None] * len(items)
+    if seen.timestamps_ms is not None:
+        times = seen.timestamps_ms.tolist()
+    behaviors = zip(items, times, action_names(served, seen.history), strict=True)
+    rows = zip(asked.item_ids.tolist(), scored.scores, weights[:, : len(items)], strict=True)
+    content: dict[str, Any] = {
+        "model": served.name,
+        "version": served.version,
+        "history": [dict(zip(UsedBehavior.model_fields, each, strict=True)) for each in behaviors],
+        "candidates": [
+            {"item_id": item_id, "score": score, "attention": np.ascontiguousarray(row)} for item_id, score, row in rows
+        ],
+        "unknown_items": scored.unknown_items,
+        "degraded": seen.degraded,
+    }
+    return orjson.dumps(content, option=orjson.OPT_SERIALIZE_NUMPY)
+
+
+def action_names(served: Served, history: History) -> Sequence[str | None]:
+    """What the model takes each behaviour's action to be."""
+    names, actions = served.actions.names, history.actions
+    if not names:
+        return [None] * len(history.item_ids)
+    if actions is None:
+        return [served.scorer.default_action] * len(history.item_ids)
+    return [action if isinstance(action, str) else names[action] if action >= 0 else None for action in actions]
