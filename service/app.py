@@ -13,6 +13,7 @@ from importlib.metadata import PackageNotFoundError, version
 
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
+from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -50,6 +51,14 @@ OURS = frozenset(
 REQUEST_ID = re.compile(rb"[A-Za-z0-9._:/+=-]{1,128}\Z")
 
 
+class Application(FastAPI):
+    """FastAPI, without looking for providers of telemetry at every request: traces and metrics here are our own."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """ASGI."""
+        await Starlette.__call__(self, scope, receive, send)
+
+
 def create_app(settings: Settings, *, scorer: Scorer | None = None, store: BehaviorStore | None = None) -> FastAPI:
     """The server as an ASGI application; its parts can be handed in, else they are what the settings name.
 
@@ -69,7 +78,7 @@ def create_app(settings: Settings, *, scorer: Scorer | None = None, store: Behav
             lag.cancel()
             await engine.close()
 
-    app = FastAPI(
+    app = Application(
         title="Augur",
         version=product_version(),
         description="Click probabilities of candidates from a user's most recent behaviours, computed by DIEN.",

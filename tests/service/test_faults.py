@@ -186,3 +186,21 @@ def test_a_client_that_goes_is_not_computed(with_service: Any, twin: TwinScorer)
         assert sent[-2]["status"] == 499
 
     with_service(scenario, scorer=twin)
+
+
+def test_a_clock_that_goes_back_changes_nothing(with_service: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ages and deadlines are of clocks that cannot; a time of day is only ever shown."""
+
+    async def scenario(service: Service) -> None:
+        told = {"events": [event(101, 1), event(102, 2)]}
+        await post(service, "/v1/behaviors", told)
+        before = await score(service)
+        monkeypatch.setattr(time, "time", lambda: -1e9)
+        assert await score(service) == before
+        assert (await post(service, "/v1/behaviors", told)).json()["duplicates"] == 2
+        assert len((await service.client.get("/v1/users/1/behaviors")).json()["events"]) == 2
+        answer = await post(service, "/v1/score", VALID | {"timeout_ms": 1000})
+        assert answer.status_code == 200
+        assert (await service.client.get("/livez")).status_code == 200
+
+    with_service(scenario, settings=replace(SETTINGS, ttl_seconds=60))
