@@ -54,19 +54,19 @@ class Batcher:
         self._open_jobs: set[Job] = set()
         self._draining = False
         self._loop: asyncio.AbstractEventLoop
-        self.lanes = self._lanes = Lanes(
+        self.lanes = Lanes(
             settings.compute_lanes, self._budget, max(1, self._budget // 4), settings.max_wait_us / 1e6, self._hand_over
         )
 
     @property
     def waiting(self) -> int:
         """Candidates that were admitted and are not computed yet."""
-        return self._fetching + self._lanes.queue.candidates
+        return self._fetching + self.lanes.queue.candidates
 
     def start(self) -> None:
         """Starts the lanes; called on the event loop."""
         self._loop = asyncio.get_running_loop()
-        self._lanes.start()
+        self.lanes.start()
 
     async def close(self, drain_seconds: float) -> None:
         """Takes no more jobs, finishes those it has within a bound, and refuses what is left."""
@@ -78,7 +78,7 @@ class Batcher:
         for task in self._background:
             task.cancel()
         await asyncio.gather(*self._background, return_exceptions=True)
-        await asyncio.to_thread(self._lanes.close)
+        await asyncio.to_thread(self.lanes.close)
 
     def refuse(self) -> None:
         """Takes no more jobs, and fails those it has."""
@@ -133,12 +133,12 @@ class Batcher:
         """
         room = self._settings.queue_candidates // 4
         if self.waiting > room:
-            for other in self._lanes.behind.clear():
+            for other in self.lanes.behind.clear():
                 other.fail(QueueFullError("requests wait"))
             return False
-        if self._draining or self._lanes.behind.candidates + len(job.item_ids) > room:
+        if self._draining or self.lanes.behind.candidates + len(job.item_ids) > room:
             return False
-        self._lanes.put_behind(job.parts(self._lanes.piece))
+        self.lanes.put_behind(job.parts(self.lanes.piece))
         return True
 
     def _leave(self, job: Job) -> None:
@@ -146,7 +146,7 @@ class Batcher:
         if job.fetching:
             job.fetching = False
             self._fetching -= len(job.item_ids)
-        self._lanes.queue.leave(job)
+        self.lanes.queue.leave(job)
 
     def _admit(self, candidates: int) -> None:
         if self._draining:
@@ -237,11 +237,11 @@ class Batcher:
         """Lets jobs with a history be computed: by the lanes, or here where handing over would cost more than that."""
         for job in jobs:
             self._leave(job)
-        if len(jobs) == 1 and len(jobs[0].item_ids) <= self._settings.inline_candidates and self._lanes.idle:
+        if len(jobs) == 1 and len(jobs[0].item_ids) <= self._settings.inline_candidates and self.lanes.idle:
             self._deliver(computed(jobs[0].parts(self._budget)))
         else:
             for job in jobs:
-                self._lanes.put(job.parts(self._budget))
+                self.lanes.put(job.parts(self._budget))
 
     def _hand_over(self, batch: Batch) -> None:
         """From a lane's thread to the event loop."""

@@ -340,5 +340,5 @@ def test_an_unknown_instruction_set_is_refused() -> None:
 
 
 def test_peak(isa: str) -> None:
-    one = native.fma_peak(1, 5)
-    assert 1e7 < one < 1e13  # an instrumented build on a busy core is slow
+    one = native.fma_peak(1, 100)  # long enough for a round that nobody disturbs
+    assert 1e8 < one < 1e13
