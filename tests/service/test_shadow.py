@@ -138,7 +138,7 @@ def test_shadows_wait_behind_requests_and_are_shed_first(serving: Any) -> None:
         assert await asyncio.to_thread(first.busy.wait, 5)
         await asyncio.sleep(0.01)
         done = counts["shadow_requests"]
-        queue = service.app.state.engine.batcher._lanes.behind
+        queue = service.app.state.engine.batcher.lanes.behind
         # A quarter of the queue is 50: two of 20 fit, the third does not.
         replay = Replay(ScoreAsk("1", np.arange(20)))
         follow = service.app.state.engine.shadows._submit
