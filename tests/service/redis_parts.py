@@ -21,6 +21,7 @@ from typing import Any, Self
 import pytest
 import trustme
 from redis.connection import Connection, SSLConnection
+from redis.exceptions import ResponseError
 
 LOCALHOST = "127.0.0.1"
 SPEAK: Any = Connection  # which has no types
@@ -266,14 +267,37 @@ class SentinelGroup:
         return next(server for server in self.servers if server.port == port)
 
     def settle(self) -> None:
-        """Returns when the sentinels know each other and one replica that follows its primary."""
+        """Returns when the sentinels know each other, the primary, and one replica that follows it."""
         until(lambda: all(self._well(sentinel) for sentinel in self.sentinels), 20, "sentinels that know what is there")
 
+    def fail_over(self) -> None:
+        """Makes the replica the primary; the one before still answers, until sentinels tell it otherwise.
+
+        They refuse for as long as they have not heard lately that the replica is well.
+        """
+        before = self.primary()
+        until(self._accepted, 20, "sentinels that know of a replica to promote")
+        until(lambda: self.primary() is not before, 20, "another primary")
+
+    def _accepted(self) -> bool:
+        try:
+            return bool(self.sentinels[0].ask("SENTINEL", "FAILOVER", "it") == "OK")
+        except ResponseError as error:
+            if not str(error).startswith("NOGOODSLAVE"):
+                raise
+            return False
+
     def _well(self, sentinel: SentinelServer) -> bool:
-        words = sentinel.ask("SENTINEL", "MASTER", "it")
-        known = dict(zip(words[::2], words[1::2], strict=True))
+        known = _fields(sentinel.ask("SENTINEL", "MASTER", "it"))
         there = (known["flags"], known["num-slaves"], known["num-other-sentinels"]) == ("master", "1", "2")
-        return there and self.primary().info("connected_slaves") == "1"
+        replicas = [_fields(words) for words in sentinel.ask("SENTINEL", "REPLICAS", "it")]
+        linked = [(each["flags"], each["master-link-status"]) for each in replicas] == [("slave", "ok")]
+        primary = next((server for server in self.servers if server.port == int(known["port"])), None)
+        return there and linked and primary is not None and primary.ask("ROLE")[0] == "master"
+
+
+def _fields(words: list[str]) -> dict[str, str]:
+    return dict(zip(words[::2], words[1::2], strict=True))
 
 
 @dataclass
