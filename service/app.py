@@ -13,8 +13,8 @@ from importlib.metadata import PackageNotFoundError, version
 
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
-from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
+from starlette.middleware.errors import ServerErrorMiddleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from model.scorer import Scorer, load_scorer
@@ -32,16 +32,14 @@ from service.settings import Settings
 from service.stores import BehaviorStore, open_store
 from service.stores.guarded import GuardedStore
 from service.tracing import Tracing, open_provider
-from service.visit import VISIT, Visit
+from service.visit import NO_STORE, VISIT, Header, Visit
 
 log = logging.getLogger("augur.http")
-
-Header = tuple[bytes, bytes]
 
 # HSTS is not among these: it is for whoever ends TLS to set.
 NO_SNIFF = (b"x-content-type-options", b"nosniff")
 NO_REFERRER = (b"referrer-policy", b"no-referrer")
-NO_STORE = (b"cache-control", b"no-store")
+CLOSE = (b"connection", b"close")
 # An answer with an etag says itself how long it may be kept.
 INFER = "/v2/models/{name}/infer"
 OURS = frozenset(
@@ -52,11 +50,26 @@ REQUEST_ID = re.compile(rb"[A-Za-z0-9._:/+=-]{1,128}\Z")
 
 
 class Application(FastAPI):
-    """FastAPI, without looking for providers of telemetry at every request: traces and metrics here are our own."""
+    """FastAPI behind the door.
+
+    It would look for providers of telemetry at every request, where traces and metrics are our own, and its outermost
+    part would answer in its own form for what nobody expected, as the door does in ours.
+    """
+
+    engine: Engine
+
+    def build_middleware_stack(self) -> ASGIApp:
+        """The door, the framework within, and in front of both what traces."""
+        stack = super().build_middleware_stack()
+        assert isinstance(stack, ServerErrorMiddleware)
+        door = Door(stack.app, self.engine)
+        return Tracing(door, provider=open_provider(product_version())) if self.engine.settings.traces else door
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """ASGI."""
-        await Starlette.__call__(self, scope, receive, send)
+        assert self.middleware_stack is not None
+        scope["app"] = self
+        await self.middleware_stack(scope, receive, send)
 
 
 def create_app(settings: Settings, *, scorer: Scorer | None = None, store: BehaviorStore | None = None) -> FastAPI:
@@ -87,7 +100,7 @@ def create_app(settings: Settings, *, scorer: Scorer | None = None, store: Behav
         redoc_url=None,
         redirect_slashes=False,
     )
-    app.state.engine = engine
+    app.engine = app.state.engine = engine
     app.state.metrics = metrics.registry(engine, product_version())
     app.state.attention = explain.Attention()
     routers = (router, batch.router, explain.router, oip.router, metrics.router)
@@ -97,9 +110,7 @@ def create_app(settings: Settings, *, scorer: Scorer | None = None, store: Behav
     add_docs(app, settings)
     for kind in (errors.AugurError, RequestValidationError, HTTPException):
         app.add_exception_handler(kind, errors.handle)
-    app.add_middleware(Door, engine=engine)
-    if settings.traces:
-        app.add_middleware(Tracing, provider=open_provider(product_version()))
+    app.middleware_stack = app.build_middleware_stack()
     return app
 
 
@@ -145,16 +156,18 @@ class Door:
         visit = Visit(_request_id(scope))
         VISIT.set(visit)
         app, template = self._route(scope["method"], scope["path"])
-        headers = [(b"x-request-id", visit.request_id.encode()), NO_SNIFF]
-        if app is self._app:  # there are pages among the framework's answers
-            headers.append(NO_REFERRER)
-        if self._engine.state is State.DRAINING:
-            # Clients that keep connections open move on to another server instead of meeting a closed one.
-            headers.append((b"connection", b"close"))
+        visit.headers = [(b"x-request-id", visit.request_id.encode()), NO_SNIFF]
+        # Clients that keep connections open move on to another server instead of meeting a closed one.
+        visit.last = self._engine.state is State.DRAINING
 
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
                 visit.status = message["status"]
+                headers = list(visit.headers)
+                if app is self._app:  # there are pages among the framework's answers
+                    headers.append(NO_REFERRER)
+                if visit.last:
+                    headers.append(CLOSE)
                 stated = message.get("headers", ())
                 names = {name for name, _ in stated}
                 if names.isdisjoint(OURS):
@@ -182,9 +195,6 @@ class Door:
             await errors.to_response(failed, scope["path"])(scope, receive, send_with_headers)
         finally:
             self._witness.note(scope, visit, template)
-            if visit.scored:
-                # Timers of an idle connection keep the visit, and must not keep a model; a trace still reads it now.
-                asyncio.get_running_loop().call_soon(visit.scored.clear)
 
     def _route(self, method: str, path: str) -> tuple[ASGIApp, str | None]:
         """What answers a request: past the framework, with the template of its path, or within it."""

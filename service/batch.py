@@ -112,7 +112,7 @@ class BatchRoute:
             _failed(each) if isinstance(each, AugurError) else scoring.answer(*each) for each in outcomes
         )
         scored = [each[2] for each in outcomes if not isinstance(each, AugurError)]
-        await scoring.respond(send, content, *scored)
+        await scoring.respond(scope, send, content, *scored)
 
     async def _outcome(self, asked: Ask, receive: Receive) -> tuple[Served, ScoreAsk, Scored] | AugurError:
         if isinstance(asked, AugurError):

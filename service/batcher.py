@@ -12,6 +12,7 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
+from contextvars import Context
 
 from service.errors import (
     ClientGoneError,
@@ -24,13 +25,17 @@ from service.jobs import History, Job, Scored, history_of
 from service.lanes import Batch, Lanes, computed
 from service.models import Served
 from service.settings import Settings
-from service.stores.guarded import GuardedStore
+from service.stores.guarded import GuardedStore, Recalled
 from service.stores.records import IntArray
 from service.tallies import Tallies
 
 log = logging.getLogger("augur.batcher")
 
-WATCH_AFTER = 0.02  # seconds that a request waits before its client's connection is watched
+# Seconds within which nearly all requests are answered: what waits longer gets a timer for its deadline, and its
+# client's connection is watched.
+WATCH_AFTER = 0.02
+NOBODYS = Context()  # what runs for several requests does not run in the context of one
+Gone = Callable[[], Awaitable[None]]  # returns when the client has closed its connection
 
 
 class Batcher:
@@ -52,6 +57,7 @@ class Batcher:
         self._fetching = 0  # candidates of jobs that wait for their history
         self._background: set[asyncio.Task[None]] = set()
         self._open_jobs: set[Job] = set()
+        self._young: list[tuple[Job, int, Gone | None]] = []  # arrived since the timer of `_grow` was set
         self._draining = False
         self._loop: asyncio.AbstractEventLoop
         self.lanes = Lanes(
@@ -94,7 +100,7 @@ class Batcher:
         context: Mapping[str, int],
         history: History | None,
         timeout_ms: int,
-        gone: Callable[[], Awaitable[None]] | None = None,
+        gone: Gone | None = None,
     ) -> Scored:
         """The scores of one request; cancelled, the request costs no compute if it had none yet.
 
@@ -111,16 +117,20 @@ class Batcher:
         seconds = timeout_ms / 1000
         deadline = time.perf_counter() + seconds
         job = Job(served, user_id, item_ids, context, history, deadline, self._loop.create_future())
-        timers = [self._loop.call_later(seconds, self._expire, job, timeout_ms)]
-        if gone is not None:
-            timers.append(self._loop.call_later(WATCH_AFTER, self._watch, job, gone))
+        if seconds > WATCH_AFTER:
+            if not self._young:
+                self._loop.call_later(WATCH_AFTER, self._grow, context=NOBODYS)
+            self._young.append((job, timeout_ms, gone))
+        else:
+            job.timer = self._loop.call_later(seconds, self._expire, job, timeout_ms)
         self._open_jobs.add(job)
         self._enqueue(job)
         try:
             scored = await job.answer
         finally:
-            for timer in timers:
-                timer.cancel()
+            if job.timer is not None:
+                job.timer.cancel()
+                job.timer = None  # which has the context of this request, in which the job is known
             self._open_jobs.discard(job)
             self._leave(job)
         self.tallies.scored(job, scored)
@@ -164,14 +174,24 @@ class Batcher:
             self.counts["expired"] += 1
             job.fail(DeadlineExceededError(f"no scores within {timeout_ms} ms"))
 
-    def _watch(self, job: Job, gone: Callable[[], Awaitable[None]]) -> None:
-        """Gives a job up when its client goes. Most are answered before this costs anything."""
+    def _grow(self) -> None:
+        """Sets the timers of the jobs that arrived lately and wait; most are answered before they need any."""
+        young, self._young = self._young, []
+        now = time.perf_counter()
+        for job, timeout_ms, gone in young:
+            if not job.answer.done():
+                job.timer = self._loop.call_later(max(0.0, job.deadline - now), self._expire, job, timeout_ms)
+                if gone is not None:
+                    self._watch(job, gone)
+
+    def _watch(self, job: Job, gone: Gone) -> None:
+        """Gives a job up when its client goes."""
         watch = self._loop.create_task(self._give_up(job, gone))
         self._background.add(watch)
         watch.add_done_callback(self._background.discard)
         job.answer.add_done_callback(lambda _: watch.cancel())
 
-    async def _give_up(self, job: Job, gone: Callable[[], Awaitable[None]]) -> None:
+    async def _give_up(self, job: Job, gone: Gone) -> None:
         await gone()
         self.counts["abandoned"] += 1
         job.fail(ClientGoneError("the client closed the connection before its scores were ready"))
@@ -189,7 +209,9 @@ class Batcher:
         """All that arrived in a turn of the event loop."""
         jobs, self._arrived = self._without_dropped(self._arrived), []
         lacking = [job for job in jobs if job.history is None]
-        if lacking:
+        if lacking and self._store.local:
+            self._give(lacking, self._store.recall_local({job.user_id for job in lacking}))
+        elif lacking:
             fetch = self._loop.create_task(self._fetch(lacking))
             self._background.add(fetch)
             fetch.add_done_callback(self._background.discard)
@@ -211,18 +233,21 @@ class Batcher:
 
     async def _recall(self, jobs: list[Job]) -> None:
         users = list(dict.fromkeys(job.user_id for job in jobs))
-        self.counts["fetched_users"] += len(users)
-        self.counts["shared"] += len(jobs) - len(users)
-        recalled = dict(zip(users, await self._store.recall(users), strict=True))
+        self._give(jobs, dict(zip(users, await self._store.recall(users), strict=True)))
+
+    def _give(self, jobs: list[Job], recalled: dict[str, Recalled]) -> None:
+        """What is known of users, to the jobs of each."""
+        self.counts["fetched_users"] += len(recalled)
+        self.counts["shared"] += len(jobs) - len(recalled)
         # One object for all jobs of a user, so that the scorer sees at once that they are equal.
         found: dict[tuple[str, Served], History] = {}
         for job in jobs:
             job.records, job.degraded = recalled[job.user_id]
-            self.counts["degraded"] += job.degraded is not None
             key = job.user_id, job.served
-            if key not in found:
-                found[key] = history_of(job.records, job.served)
-            job.history = found[key]
+            history = found.get(key)
+            if history is None:
+                history = found[key] = history_of(job.records, job.served)
+            job.history = history
 
     def _without_dropped(self, jobs: list[Job]) -> list[Job]:
         """Leaves out jobs that nobody waits for any more: their deadline passed or their client went."""
@@ -235,10 +260,12 @@ class Batcher:
 
     def _line_up(self, jobs: list[Job]) -> None:
         """Lets jobs with a history be computed: by the lanes, or here where handing over would cost more than that."""
+        total = 0
         for job in jobs:
             self._leave(job)
-        if len(jobs) == 1 and len(jobs[0].item_ids) <= self._settings.inline_candidates and self.lanes.idle:
-            self._deliver(computed(jobs[0].parts(self._budget)))
+            total += len(job.item_ids)
+        if jobs and total <= self._settings.inline_candidates and self.lanes.idle:
+            self._deliver(computed([part for job in jobs for part in job.parts(self._budget)]))
         else:
             for job in jobs:
                 self.lanes.put(job.parts(self._budget))

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import AsyncIterator
+from collections.abc import Coroutine
+from typing import Any
 
 from starlette.types import Receive, Scope
 
@@ -24,7 +25,7 @@ MAX_RATIO = 100
 FREE_BYTES = 65_536
 
 
-async def receive_json(scope: Scope, receive: Receive, limit: int) -> bytes:
+def receive_json(scope: Scope, receive: Receive, limit: int) -> Coroutine[Any, Any, bytes]:
     """The whole body of a request that states JSON.
 
     Raises:
@@ -33,7 +34,7 @@ async def receive_json(scope: Scope, receive: Receive, limit: int) -> bytes:
         MalformedBodyError: compressed data that is damaged or cut off.
         ClientGoneError: the connection ended within the body.
     """
-    return await receive_typed(scope, receive, limit, (JSON,))
+    return receive_typed(scope, receive, limit, (JSON,))
 
 
 async def receive_typed(scope: Scope, receive: Receive, limit: int, kinds: tuple[bytes, ...]) -> bytes:
@@ -62,23 +63,26 @@ async def receive_typed(scope: Scope, receive: Receive, limit: int, kinds: tuple
 
 async def receive_all(receive: Receive, limit: int) -> bytes:
     """The whole body of a request, whatever it is; raises as `receive_json`."""
-    chunks = [chunk async for chunk in _chunks(receive, limit)]
-    return chunks[0] if len(chunks) == 1 else b"".join(chunks)
-
-
-async def _chunks(receive: Receive, limit: int) -> AsyncIterator[bytes]:
-    size = 0
-    more = True
+    chunk, more = await _chunk(receive, limit)
+    if not more:
+        return chunk
+    chunks, size = [chunk], len(chunk)
     while more:
-        message = await receive()
-        if message["type"] == "http.disconnect":
-            raise ClientGoneError("the client closed the connection within its request")
-        chunk = message.get("body", b"")
+        chunk, more = await _chunk(receive, limit, size)
+        chunks.append(chunk)
         size += len(chunk)
-        if size > limit:
-            raise BodyTooLargeError(f"a body of more than {limit} bytes: at most {limit}")
-        yield chunk
-        more = message.get("more_body", False)
+    return b"".join(chunks)
+
+
+async def _chunk(receive: Receive, limit: int, before: int = 0) -> tuple[bytes, bool]:
+    """The next bytes of a body, of which there were some before, and whether there are more."""
+    message = await receive()
+    if message["type"] == "http.disconnect":
+        raise ClientGoneError("the client closed the connection within its request")
+    chunk: bytes = message.get("body", b"")
+    if before + len(chunk) > limit:
+        raise BodyTooLargeError(f"a body of more than {limit} bytes: at most {limit}")
+    return chunk, message.get("more_body", False)
 
 
 async def _inflate(receive: Receive, limit: int, window: int) -> bytes:
@@ -86,7 +90,9 @@ async def _inflate(receive: Receive, limit: int, window: int) -> bytes:
     inflater = zlib.decompressobj(window)
     inflated: list[bytes] = []
     received = size = 0
-    async for chunk in _chunks(receive, limit):
+    more = True
+    while more:
+        chunk, more = await _chunk(receive, limit, received)
         received += len(chunk)
         most = min(limit, max(FREE_BYTES, MAX_RATIO * received))
         try:

@@ -34,7 +34,7 @@ class Limits:
 
     receive_seconds: float
     max_connections: int
-    idle_seconds: float  # of a connection that never sent anything
+    idle_seconds: float  # without a request
     closed: Counter[str] = field(default_factory=Counter)  # by reason
 
 
@@ -44,7 +44,7 @@ class PatientProtocol(HttpToolsProtocol):
     def __init__(self, *args: Any, limits: Limits, **more: Any) -> None:
         super().__init__(*args, **more)
         self._limits = limits
-        self._opened = time.monotonic()
+        self._idle_since = time.monotonic()
         self._begun: float | None = None  # when the request began that is being received
         self._in_head = False
         self._head_bytes = 0
@@ -95,6 +95,16 @@ class PatientProtocol(HttpToolsProtocol):
         self._begun = None
         super().on_message_complete()
 
+    def on_response_complete(self) -> None:
+        """The end of an answer. uvicorn would set a timer here, and stop it at the next request."""
+        self._idle_since = time.monotonic()
+        self.server_state.total_requests += 1
+        if self.transport.is_closing():
+            return
+        self.flow.resume_reading()
+        if self.pipeline:
+            self._start_asgi_task(*self.pipeline.pop())
+
     def send_400_response(self, msg: str) -> None:
         """What is not HTTP gets an answer in our form."""
         self.end("malformed", errors.MalformedRequestError(msg.rstrip(".").lower()))
@@ -131,7 +141,7 @@ class PatientProtocol(HttpToolsProtocol):
         elif self._begun is not None and now - self._begun > limit:
             message = f"the request was not whole within {limit:g} s (AUGUR_RECEIVE_SECONDS)"
             self.end("slow_request", errors.SlowRequestError(message))
-        elif self.cycle is None and self._begun is None and now - self._opened > self._limits.idle_seconds:
+        elif self.idle and now - self._idle_since > self._limits.idle_seconds:
             self.end("idle")
 
     def shutdown(self) -> None:

@@ -65,6 +65,7 @@ class Job:
     history: History | None  # None: the stored one
     deadline: float
     answer: asyncio.Future[Scored]
+    timer: asyncio.TimerHandle | None = None  # of the deadline, once it may matter
     degraded: str | None = None
     records: Records | None = None  # the stored behaviours, once they are read
     arrived: float = field(default_factory=time.perf_counter)
@@ -85,7 +86,9 @@ class Job:
 
     def parts(self, most: int) -> list[Part]:
         """The job in equal parts of at most so many candidates."""
-        count = max(1, -(-len(self.item_ids) // most))
+        if len(self.item_ids) <= most:
+            return [Part(self, 0, len(self.item_ids))]
+        count = -(-len(self.item_ids) // most)
         cuts = [len(self.item_ids) * n // count for n in range(count + 1)]
         self.parts_left = count
         return [Part(self, *pair) for pair in itertools.pairwise(cuts)]

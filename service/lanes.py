@@ -281,6 +281,6 @@ def compute(served: Served, parts: Sequence[Part]) -> list[Outcome]:
 
 
 def _outcome(part: Part, scores: Scores, unknown_items: int) -> Outcome:
-    if len(scores) != part.candidates or not np.isfinite(scores).all():
+    if len(scores) != part.candidates or b"\0" in np.isfinite(scores).tobytes():
         raise ValueError(f"{len(scores)} scores for {part.candidates} candidates, or some not finite")
     return Outcome(part, scores, unknown_items)

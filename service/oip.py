@@ -147,9 +147,9 @@ class InferRoute:
         if binary:
             content = head + scored.scores.astype("<f4", copy=False).tobytes()
             length = (b"inference-header-content-length", b"%d" % len(head))
-            await scoring.respond(send, content, scored, kind=body.OCTETS, more=(length,))
+            await scoring.respond(scope, send, content, scored, kind=body.OCTETS, more=(length,))
         else:
-            await scoring.respond(send, head, scored)
+            await scoring.respond(scope, send, head, scored)
 
 
 def model_of(path: str) -> tuple[str, str | None] | None:

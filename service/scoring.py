@@ -20,8 +20,8 @@ from service.decode import ScoreAsk, score_ask
 from service.engine import Engine
 from service.jobs import Scored
 from service.models import Served
-
-Header = tuple[bytes, bytes]
+from service.protocol import WHOLE
+from service.visit import NO_STORE, VISIT, Header
 
 
 class ScoreRoute:
@@ -36,21 +36,32 @@ class ScoreRoute:
         asked = score_ask(await body.receive_json(scope, receive, engine.settings.max_body_bytes))
         served = engine.served(asked)
         scored = await engine.score(asked, served, functools.partial(until_gone, receive))
-        await respond(send, answer(served, asked, scored), scored)
+        await respond(scope, send, answer(served, asked, scored), scored)
 
 
 async def respond(
-    send: Send, content: bytes, *scored: Scored, kind: bytes = b"application/json", more: Sequence[Header] = ()
+    scope: Scope,
+    send: Send,
+    content: bytes,
+    *scored: Scored,
+    kind: bytes = b"application/json",
+    more: Sequence[Header] = (),
 ) -> None:
     """Sends an answer and says in its head where the time went."""
-    headers = [
-        (b"content-type", kind),
-        (b"content-length", b"%d" % len(content)),
-        (b"server-timing", server_timing(*scored)),
-        *more,
-    ]
+    timing = server_timing(*scored)
+    whole, visit = scope.get(WHOLE), VISIT.get()
+    if whole is not None and visit is not None:
+        lines = b"".join(b"%s: %s\r\n" % each for each in (*more, *visit.headers, NO_STORE))
+        head = _HEAD % (kind, len(content), timing, lines)
+        if whole(head, content, visit.last):
+            visit.status = 200
+            return
+    headers = [(b"content-type", kind), (b"content-length", b"%d" % len(content)), (b"server-timing", timing), *more]
     await send({"type": "http.response.start", "status": 200, "headers": headers})
     await send({"type": "http.response.body", "body": content})
+
+
+_HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: %s\r\ncontent-length: %d\r\nserver-timing: %s\r\n%s"
 
 
 async def until_gone(receive: Receive) -> None:
@@ -93,7 +104,10 @@ def server_timing(*scored: Scored) -> bytes:
 
     Of several answers, which ran side by side, each part's longest.
     """
-    queued = max((each.queued for each in scored), default=0.0)
-    store = max((each.store for each in scored), default=0.0)
-    computed = max((each.computed for each in scored), default=0.0)
+    if len(scored) == 1:
+        queued, store, computed = scored[0].queued, scored[0].store, scored[0].computed
+    else:
+        queued = max((each.queued for each in scored), default=0.0)
+        store = max((each.store for each in scored), default=0.0)
+        computed = max((each.computed for each in scored), default=0.0)
     return b"queue;dur=%.3f, store;dur=%.3f, compute;dur=%.3f" % (queued * 1e3, store * 1e3, computed * 1e3)

@@ -11,13 +11,14 @@ import signal
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, cast
+from typing import Any
 
 import uvicorn
 from fastapi import FastAPI
 
-from service.connections import Limits, PatientProtocol, sweep
+from service.connections import Limits, sweep
 from service.engine import Engine
+from service.protocol import Protocol
 from service.settings import ConfigError, Settings
 
 try:
@@ -78,46 +79,6 @@ def allow_files(connections: int) -> None:
             log.warning("AUGUR_MAX_CONNECTIONS=%d: only %d files may be open (ulimit -n)", connections, most)
 
 
-class JoinedWrites:
-    """A transport that sends what is written within one turn of the event loop at once.
-
-    The head and the body of an answer come apart, and each would be a call of the operating system: a third of what the
-    server costs at a small request.
-    """
-
-    def __init__(self, transport: asyncio.Transport) -> None:
-        self._transport = transport
-        self._loop = asyncio.get_running_loop()
-        self._held: list[bytes] = []
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._transport, name)
-
-    def write(self, data: bytes) -> None:
-        """Held until the turn ends."""
-        if not self._held:
-            self._loop.call_soon(self._flush)
-        self._held.append(data)
-
-    def close(self) -> None:
-        """Sends what is held, and closes."""
-        self._flush()
-        self._transport.close()
-
-    def _flush(self) -> None:
-        held, self._held = self._held, []
-        if held and not self._transport.is_closing():  # the client may have gone within the turn
-            self._transport.write(b"".join(held))
-
-
-class Protocol(PatientProtocol):
-    """HTTP/1.1 as uvicorn speaks it, patiently, in fewer writes."""
-
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Takes the transport over."""
-        super().connection_made(cast(asyncio.Transport, JoinedWrites(transport)))
-
-
 class Server(uvicorn.Server):
     """Serves until SIGTERM or SIGINT, and then leaves in order.
 
@@ -144,7 +105,6 @@ class Server(uvicorn.Server):
                 access_log=False,
                 server_header=False,
                 proxy_headers=False,
-                timeout_keep_alive=KEEP_ALIVE_SECONDS,
                 timeout_graceful_shutdown=math.ceil(settings.drain_seconds) + 1,
             )
         )

@@ -13,15 +13,21 @@ if TYPE_CHECKING:
     from service.jobs import Job, Scored
 
 
+Header = tuple[bytes, bytes]
+NO_STORE = (b"cache-control", b"no-store")
+
+
 class Visit:
     """One HTTP request. `begun` is of `time.perf_counter`."""
 
-    __slots__ = ("begun", "key", "request_id", "scored", "status")
+    __slots__ = ("begun", "headers", "key", "last", "request_id", "scored", "status")
 
     def __init__(self, request_id: str) -> None:
         self.request_id = request_id
         self.begun = time.perf_counter()
         self.key: str | None = None  # name of the key it came with
+        self.headers: list[Header] = []  # of every answer
+        self.last = False  # the connection is to be closed after the answer
         self.status = 0  # of the answer; 0 before it began
         self.scored: list[tuple[Job, Scored]] = []  # what was scored for it, in the order done
 

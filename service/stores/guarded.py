@@ -16,6 +16,7 @@ from typing import NamedTuple, TypeVar
 from service.settings import Settings
 from service.stores import BehaviorStore, StoreError, StoreRefusedError
 from service.stores.breaker import Breaker
+from service.stores.memory import MemoryStore
 from service.stores.records import Appended, Records, empty, merge
 
 log = logging.getLogger("augur.store")
@@ -104,6 +105,20 @@ class GuardedStore:
     def breaker_state(self) -> str:
         """`closed`, `open` or `half_open`."""
         return self._breaker.state
+
+    @property
+    def local(self) -> bool:
+        """The store is a part of this process: what it has is known without waiting, and nothing can fail."""
+        return isinstance(self._store, MemoryStore)
+
+    def recall_local(self, user_ids: Iterable[str]) -> dict[str, Recalled]:
+        """What is known of users, of a local store."""
+        assert isinstance(self._store, MemoryStore)
+        read = self._store.read
+        found = {user_id: Recalled(read(user_id), None) for user_id in user_ids}
+        self.counts["reads"] += 1
+        self.counts["read_users"] += len(found)
+        return found
 
     async def recall(self, user_ids: Sequence[str]) -> list[Recalled]:
         """What is known of users, and how well; never raises StoreError."""

@@ -19,14 +19,14 @@ class MemoryStore:
 
     async def histories(self, user_ids: Sequence[str]) -> list[Records | None]:
         """See `BehaviorStore`."""
-        return [self._read(user_id) for user_id in user_ids]
+        return [self.read(user_id) for user_id in user_ids]
 
     async def append(self, events: Mapping[str, Records]) -> Appended:
         """See `BehaviorStore`."""
         self._forget_expired()
         total = Appended()
         for user_id, arriving in events.items():
-            sequence, appended = merge(self._read(user_id), arriving, self._window)
+            sequence, appended = merge(self.read(user_id), arriving, self._window)
             total += appended
             if appended.accepted:
                 # Out and in again, so that the dictionary stays in the order of the last write.
@@ -56,7 +56,8 @@ class MemoryStore:
     async def close(self) -> None:
         """See `BehaviorStore`."""
 
-    def _read(self, user_id: str) -> Records:
+    def read(self, user_id: str) -> Records:
+        """A user's sequence, empty where there is none."""
         value, written = self._sequences.get(user_id, (b"", 0.0))
         if not value or self._expired(written):
             return empty()

@@ -384,7 +384,7 @@ def test_the_connection_of_a_request_that_waits_is_watched(twin: TwinScorer) -> 
     asyncio.run(scenario())
 
 
-def test_a_small_request_that_meets_nobody_is_computed_on_the_event_loop(twin: TwinScorer) -> None:
+def test_what_is_small_and_meets_nothing_under_way_is_computed_on_the_event_loop(twin: TwinScorer) -> None:
     threads: list[str] = []
 
     async def scenario() -> None:
@@ -394,8 +394,10 @@ def test_a_small_request_that_meets_nobody_is_computed_on_the_event_loop(twin: T
             for history in (None, [1]):
                 scored = await ask(batcher, "1", [1, 2], history=history)
                 assert scored.scores.tolist() == twin.expected(ScoreInput([1, 2], history or ())).tolist()
-            await ask(batcher, "large", range(3))
             await asyncio.gather(ask(batcher, "two", [1]), ask(batcher, "at once", [1]))
+            assert len(twin.calls[2]) == 2
+            await ask(batcher, "large", range(3))
+            await asyncio.gather(ask(batcher, "together", [1]), ask(batcher, "large", [1, 2]))
             twin.free.clear()
             busy = ask(batcher, "busy", range(50))
             await asyncio.to_thread(twin.busy.wait, 5)
@@ -405,6 +407,6 @@ def test_a_small_request_that_meets_nobody_is_computed_on_the_event_loop(twin: T
             await asyncio.gather(busy, beside)
 
     asyncio.run(scenario())
-    assert threads[:2] == ["MainThread"] * 2
-    assert len(threads) >= 5
-    assert set(threads[2:]) == {"augur-lane-0"}
+    assert threads[:3] == ["MainThread"] * 3
+    assert len(threads) >= 6
+    assert set(threads[3:]) == {"augur-lane-0"}

@@ -18,7 +18,7 @@ import uvicorn
 from process_parts import Process, running
 from uvicorn.server import ServerState
 
-from service import connections, server
+from service import connections, protocol, server
 from service.connections import MAX_HEAD_BYTES, Limits, PatientProtocol
 
 BODY = b'{"user_id": "1", "item_ids": [100]}'
@@ -207,7 +207,7 @@ def test_nothing_is_written_to_a_client_that_went_within_the_turn() -> None:
     async def scenario() -> tuple[bytes, bytes]:
         stays, goes = Transport(), Transport()
         for transport in (stays, goes):
-            joined = server.JoinedWrites(transport)  # type: ignore[arg-type]
+            joined = protocol.JoinedWrites(transport)  # type: ignore[arg-type]
             joined.write(b"a")
             joined.write(b"b")
         goes.closing = True

@@ -362,6 +362,7 @@ def test_memory_of_the_old_version_goes_with_its_last_job(serve: Any, models: Pa
             assert alive[0]() is not None
             free.set()
             await busy_one
+            del busy_one  # whose context knows what was scored in it
             deadline = time.monotonic() + 5
             while any(each() is not None for each in alive):
                 assert time.monotonic() < deadline, alive
