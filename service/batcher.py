@@ -286,7 +286,8 @@ class Batcher:
         counts["batches"] += bool(outcomes)
         counts["histories"] += batch.histories
         if outcomes:
-            self.tallies.computed(len(outcomes), sum(each.part.candidates for each in outcomes), batch.histories)
+            candidates = sum(each.part.candidates for each in outcomes)
+            self.tallies.computed(len(outcomes), candidates, batch.histories, batch.seconds)
         for part, scores, unknown, error in outcomes:
             counts["candidates"] += part.last - part.first
             if error is not None or scores is None:
@@ -296,6 +297,7 @@ class Batcher:
                 counts["requests"] += part.job.parts_left == 0
 
     def _deliver_behind(self, batch: Batch) -> None:
+        self.tallies.busy_seconds += batch.seconds
         for part, scores, unknown, error in batch.outcomes:
             self.counts["shadow_candidates"] += part.candidates
             if error is not None or scores is None:

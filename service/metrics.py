@@ -119,6 +119,8 @@ class EngineCollector(Collector):
         yield GaugeMetricFamily("augur_queue_limit_candidates", "Candidates that may wait", value=most)
         yield GaugeMetricFamily("augur_lanes", "Batches that can be computed at a time", value=lanes.count)
         yield GaugeMetricFamily("augur_lanes_busy", "Batches that are being computed", value=lanes.busy)
+        busy = engine.batcher.tallies.busy_seconds
+        yield CounterMetricFamily("augur_lanes_busy_seconds", "Time that batches were being computed", value=busy)
         yield GaugeMetricFamily("augur_lane_longest_seconds", "Age of the oldest of them", value=lanes.longest())
 
     def _models(self) -> Iterator[Metric]:

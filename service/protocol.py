@@ -63,7 +63,13 @@ class Protocol(PatientProtocol):
     def _start_asgi_task(self, cycle: Any, app: Any) -> None:
         self._served = cycle  # one after the other
         cycle.scope[WHOLE] = self._send_whole
-        super()._start_asgi_task(cycle, app)
+        self.tasks.add(self.loop.create_task(self._run(cycle, app)))
+
+    async def _run(self, cycle: Any, app: Any) -> None:
+        try:
+            await cycle.run_asgi(app)
+        finally:  # here, since a callback would take one more turn of the event loop
+            self.tasks.discard(asyncio.current_task())
 
     def _send_whole(self, head: bytes, body: bytes, last: bool) -> bool:
         """Sends an answer, of whose head every line is ended; after the `last` one the connection is closed.

@@ -57,6 +57,7 @@ class Tallies:
         self.queue_seconds, self.store_seconds, self.compute_seconds = Tally(SECONDS), Tally(SECONDS), Tally(SECONDS)
         self.batch_candidates, self.batch_users = Tally(CANDIDATES), Tally(USERS)
         self.shared_users = 0
+        self.busy_seconds = 0.0  # of lanes, and of the event loop where it computes
         self.degraded: Counter[str] = Counter()  # by reason
         self.closed: Counter[str] = Counter()  # connections that the server ended, by reason
         self.loop_lag = Tally(SECONDS)
@@ -79,8 +80,9 @@ class Tallies:
         if visit is not None:
             visit.scored.append((job, scored))
 
-    def computed(self, parts: int, candidates: int, users: int) -> None:
+    def computed(self, parts: int, candidates: int, users: int, seconds: float) -> None:
         """A batch was computed."""
+        self.busy_seconds += seconds
         self.batch_candidates.observe(candidates)
         self.batch_users.observe(users)
         self.shared_users += parts - users

@@ -17,7 +17,9 @@ from loadtest.capacity.stand import BUNDLED, Effort, Stand, halves
 from loadtest.capacity.words import page, text
 from loadtest.openloop import machine
 from loadtest.openloop.options import cores, number, whole
+from loadtest.openloop.run import Bench
 from loadtest.openloop.samples import as_json
+from loadtest.openloop.schedule import COMPANION_MS
 from loadtest.openloop.target import Target, TargetError
 from loadtest.openloop.worker import WorkerError, Workers
 from loadtest.servers import ServerError, end_on_term
@@ -47,7 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             workers = stack.enter_context(Workers(1, chosen.client_cpus))
             folder = Path(stack.enter_context(TemporaryDirectory()))
             stand = Stand(folder, effort, Traffic(), workers, chosen.model, chosen.server_cpus)
-            found = measure(stand)
+            found = measure(stand, chosen.costs)
     except (ServerError, TargetError, WorkerError) as error:
         print(f"loadtest.capacity: {error}", file=sys.stderr)
         return 1
@@ -77,6 +79,7 @@ def options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--candidates", type=whole(1), default=Effort().candidates, help="of a request (200)")
     parser.add_argument("--users", type=whole(1), default=Effort().users, help="different users (500)")
     parser.add_argument("--start-rate", type=number(0, above=True), default=Effort().start, help="tried first (20)")
+    parser.add_argument("--costs", action="store_true", help="only what a request costs the server's processor")
     parser.add_argument("--soak", type=number(0), default=0.0, help="seconds of one long run at the end (0)")
     parser.add_argument("--model", type=Path, default=BUNDLED, help="artifact that both serve (the bundled one)")
     parser.add_argument("--server-cpus", type=cores, default=servers, metavar="N,...", help=f"({_said(servers)})")
@@ -89,11 +92,16 @@ def _said(cpus: Sequence[int]) -> str:
     return ",".join(map(str, cpus)) or "any"
 
 
-def measure(stand: Stand) -> dict[str, Any]:
-    """Every part."""
+def measure(stand: Stand, only_costs: bool = False) -> dict[str, Any]:
+    """Every part, or what a request costs alone."""
     found: dict[str, Any] = {"what": "augur against a plain server", "machine": machine.describe(), "cases": []}
     found["bound_p99_ms"], found["candidates"] = stand.effort.p99_ms, stand.effort.candidates
     first, *longer = stand.effort.lengths
+    if only_costs:
+        with stand.augur(first) as target:
+            bench = stand.bench(target, stand.content(first))
+            found["model"] = _about(bench)
+            return found | _costs(stand, bench, first)
     with stand.augur(first) as augur, stand.baseline(first) as baseline:
         found["cases"] += _capacities(stand, (augur, baseline), first)
         found |= _details(stand, (augur, baseline), first, found["cases"][0].rates)
@@ -117,18 +125,33 @@ def _details(stand: Stand, targets: Sequence[Target], length: int, rates: Sequen
     augur, baseline = [stand.bench(target, stand.content(length)) for target in targets]
     pairs = [(bench, rate) for bench, rate in zip((augur, baseline), rates, strict=True) if rate]
     found: dict[str, Any] = {
-        "model": {name: augur.model.get(name) for name in ("name", "version", "description")},
+        "model": _about(augur),
         "below_capacity": {bench.target.name: parts.below_capacity(stand, bench, rate) for bench, rate in pairs},
-        "outside_the_model": parts.outside_the_model(stand, augur),
     }
-    one = stand.content(length, candidates=1)
-    with stand.echo() as echo:
-        found["one_candidate"] = parts.one_candidate(stand, stand.bench(targets[0], one), stand.bench(echo, one))
+    found |= _costs(stand, augur, length)
     if rates[0]:
-        found["adjacency"] = parts.adjacency(stand, augur, rates[0])
+        few = stand.bench(targets[0], stand.content(length, stored=True, candidates=parts.FEW_CANDIDATES))
+        found["adjacency"] = parts.adjacency(stand, augur, parts.PART_OF_CAPACITY * rates[0], COMPANION_MS)
+        found["adjacency"] += parts.adjacency(stand, few, parts.FEW_RATE, 0)
         if stand.effort.soak:
             found["soak"] = parts.soak(stand, augur, rates[0])
     return found
+
+
+def _about(bench: Bench) -> dict[str, Any]:
+    return {name: bench.model.get(name) for name in ("name", "version", "description")}
+
+
+def _costs(stand: Stand, augur: Bench, length: int) -> dict[str, Any]:
+    """What a request costs the server's processor."""
+    content = stand.content(length, candidates=1)
+    with stand.echo() as target:
+        one, echo = stand.bench(augur.target, content), stand.bench(target, content)
+        return {
+            "costs": parts.costs(stand, augur, one, echo),
+            "outside_the_model": parts.outside_the_model(stand, augur),
+            "one_candidate": parts.one_candidate(stand, one, echo),
+        }
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from loadtest.capacity.closed import Spent, closed
 from loadtest.capacity.stand import Stand
 from loadtest.openloop.compare import in_turn, ratio
 from loadtest.openloop.run import Bench, Load, Run
@@ -22,6 +23,8 @@ PART_OF_CAPACITY = 0.7
 ADJACENCIES = (0.0, 0.5, 0.9)
 ALONE_RATE = 20.0  # so few that requests do not meet in a batch, and compute is each one's own
 ONE_RATE = 200.0
+MANY_CONNECTIONS = 16
+FEW_CANDIDATES, FEW_RATE = 10, 600.0  # where what requests of a user share is most of a request
 PROBE_RATE = 50.0
 SETTLED = 0.2  # of a soak, before memory is looked at
 
@@ -116,16 +119,48 @@ def _of_kind(runs: Sequence[Run], kind: int) -> dict[str, float]:
     return {"p50": found.percentiles["p50"], "p99": found.percentiles["p99"], "largest": found.largest}
 
 
-def adjacency(stand: Stand, bench: Bench, rate: float) -> list[dict[str, Any]]:
+def costs(stand: Stand, augur: Bench, one: Bench, echo: Bench) -> list[dict[str, Any]]:
+    """What a request costs the processor on connections that are never without one, beside an echo of the same body."""
+    found = []
+    for bench, connections in ((augur, 1), (one, 1), (one, MANY_CONNECTIONS)):
+        candidates = bench.content.candidates
+        stand.say(f"{candidates} candidates on {connections} connections, against an echo")
+        echoed = echo if bench is one else stand.bench(echo.target, bench.content)
+
+        def measured(each: Bench, number: int, connections: int = connections) -> Spent:
+            return closed(each, connections, stand.effort.seconds / 2, stand.effort.warmup, stand.workers.cpus)
+
+        ways = [partial(measured, each) for each in (echoed, bench)]
+        plain, own = in_turn(ways, stand.effort.rounds)
+        outside = [each.outside_ms for each in own]
+        found.append(
+            {
+                "candidates": candidates,
+                "connections": connections,
+                "rate": [each.rate for each in own],
+                "cpu_ms": [each.cpu_ms for each in own],
+                "model_ms": [each.model_ms for each in own],
+                "outside_ms": outside,
+                "echo_cpu_ms": [each.cpu_ms for each in plain],
+                "outside_by_echo": ratio([each.cpu_ms for each in plain], outside),
+            }
+        )
+    return found
+
+
+def adjacency(stand: Stand, bench: Bench, rate: float, companion_ms: float) -> list[dict[str, Any]]:
     """What requests of one user gain from coming together: against the same arrivals of different users."""
     found = []
-    offered = PART_OF_CAPACITY * rate
     strangers = stand.bench(bench.target, dataclasses.replace(bench.content, strangers=True))
     for share in ADJACENCIES:
-        stand.say(f"{bench.target.name}, same-user adjacency {share:.0%}")
+        stand.say(f"{bench.target.name}, same-user adjacency {share:.0%} within {companion_ms:g} ms")
         ways = [
             partial(
-                lambda each, number, share: each.run(load(stand, offered, adjacency=share), number), each, share=share
+                lambda each, number, share: each.run(
+                    load(stand, rate, adjacency=share, companion_ms=companion_ms), number
+                ),
+                each,
+                share=share,
             )
             for each in (strangers, bench)
         ]
@@ -134,12 +169,23 @@ def adjacency(stand: Stand, bench: Bench, rate: float) -> list[dict[str, Any]]:
         found.append(
             {
                 "adjacency": share,
+                "companion_ms": companion_ms,
+                "candidates": bench.content.candidates,
+                "rate": rate,
+                "companions": [run.adjacency for run in same],
+                "passes": [passes(run) for run in same],
                 "same": summary(same),
                 "different": summary(different),
                 "cpu_same_by_different": ratio(*costs),
             }
         )
     return found
+
+
+def passes(run: Run) -> float | None:
+    """User passes for each request, by the server's own counters."""
+    requests = run.counters.get("augur_scored_requests", 0)
+    return run.counters["augur_user_passes"] / requests if requests else None
 
 
 def outside_the_model(stand: Stand, bench: Bench) -> dict[str, Any]:

@@ -31,23 +31,37 @@ def _lines(found: dict[str, Any]) -> Iterator[str]:
     yield f"servers on cores {cores['servers'] or 'any'}, client on {cores['client'] or 'any'}"
     yield f"model {model['name']} {model['version']}: {model['description']}"
     yield ""
-    yield f"capacity, requests/s, {found['candidates']} candidates, p99 within {found['bound_p99_ms']:g} ms:"
+    if found["capacity"]:
+        yield f"capacity, requests/s, {found['candidates']} candidates, p99 within {found['bound_p99_ms']:g} ms:"
     for name, case in found["capacity"].items():
         rates = ["/".join(f"{rate:.1f}" for rate in case[server]) for server in ("augur", "baseline")]
         yield f"  {name:<26} Augur {rates[0]:<18} baseline {rates[1]:<16} ratio {spread(case['augur_by_baseline'])}"
         yield f"  {'':<26} server CPU a request, baseline by Augur: {spread(case['cpu_baseline_by_augur'])}"
-    for server, each in found["below_capacity"].items():
+    for server, each in found.get("below_capacity", {}).items():
         yield from _below(server, each)
     yield ""
+    for each in found.get("costs", ()):
+        yield from _cost(each)
     yield from _costs(found["outside_the_model"], found["one_candidate"])
     for each in found.get("adjacency", ()):
         same, different = spread(each["same"]["score"]["p99"]), spread(each["different"]["score"]["p99"])
-        yield f"same-user adjacency {each['adjacency']:.0%}: p99 {same} ms, of different users' {different} ms"
+        what = f"{each['candidates']} candidates, {each['rate']:.0f} requests/s, within {each['companion_ms']:g} ms"
+        yield f"same-user adjacency {each['adjacency']:.0%} ({what}): p99 {same} ms, of different users' {different} ms"
+        yield f"  user passes a request {_values(each['passes'])}, of whom {_values(each['companions'])} follow another"
         yield f"  server CPU, same user by different: {spread(each['cpu_same_by_different'])}"
     if "soak" in found:
         soak = found["soak"]
         grown = f"memory {_values([soak['mib_first'], soak['mib_last']])} MiB ({_values([soak['mib_per_hour']])} MiB/h)"
         yield f"soak of {soak['seconds']:g} s: errors {soak['errors'] or 0}, {grown}"
+
+
+def _cost(each: dict[str, Any]) -> Iterator[str]:
+    yield (
+        f"{each['candidates']} candidates, {each['connections']} connections never idle: "
+        f"{_values(each['cpu_ms'])} ms of CPU, {_values(each['model_ms'])} in the model, "
+        f"outside {_values(each['outside_ms'])}; an echo of the same body {_values(each['echo_cpu_ms'])}, "
+        f"ratio {spread(each['outside_by_echo'])}"
+    )
 
 
 def _costs(outside: dict[str, Any], one: dict[str, Any]) -> Iterator[str]:

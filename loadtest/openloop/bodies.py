@@ -87,6 +87,10 @@ class Bodies:
             places[place] = self._large[number % len(self._large)]
         return places
 
+    def of_scores(self) -> list[bytes]:
+        """Those for scores, the users in turn."""
+        return [self.requests.data[place] for place in self._scores.T.ravel()]
+
     def replayed(self, rows: Places) -> Places:
         """A place in `requests` for each row of the log."""
         return np.array([self._score(int(row)) for row in rows])

@@ -13,8 +13,8 @@ from loadtest.openloop import machine
 from loadtest.openloop.bodies import Bodies, Content
 from loadtest.openloop.client import Job
 from loadtest.openloop.samples import Figures, Samples, figures, latencies_ms, of_each_kind, percentiles, send_lag_ms
-from loadtest.openloop.schedule import SCORE, Schedule, planned, replayed
-from loadtest.openloop.target import Histogram, Target, batch_histograms
+from loadtest.openloop.schedule import COMPANION_MS, SCORE, Schedule, planned, replayed
+from loadtest.openloop.target import Histogram, Target, batch_histograms, grown
 from loadtest.openloop.worker import Workers
 from loadtest.traffic import Traffic
 
@@ -31,6 +31,7 @@ class Load:
     seconds: float = 10.0
     warmup: float = 2.0
     adjacency: float = 0.0
+    companion_ms: float = COMPANION_MS
     behaviors: float = 0.0
     large_rate: float = 0.0
     probe_rate: float = 0.0
@@ -62,6 +63,7 @@ class Run:
     connections: int  # opened
     waited: int  # requests that found all allowed connections busy
     batches: dict[str, Histogram]
+    counters: dict[str, float]  # of the server, by how much they grew
 
     @cached_property
     def scores(self) -> Figures:
@@ -103,6 +105,7 @@ class Run:
             "connections": self.connections,
             "waited_for_a_connection": self.waited,
             "batches": self.batches,
+            "counters": self.counters,
             "memory": self.cost.memory,
         }
 
@@ -117,6 +120,11 @@ class Bench:
         self._bodies = Bodies(traffic, target.served(), content, seed)
         for data in self._bodies.to_store():
             target.tell(data)
+
+    @property
+    def scores(self) -> list[bytes]:
+        """Whole requests for scores, of all users."""
+        return self._bodies.of_scores()
 
     def run(self, load: Load, repeat: int = 0) -> Run:
         """Measures once. Repeats differ in their arrivals; the same repeat of two servers has the same."""
@@ -146,7 +154,7 @@ class Bench:
         cost = meter.cost(begin + load.warmup)
         counted = outcome.samples["intended"] >= load.warmup
         asked = (schedule.kinds == SCORE) & (schedule.times >= load.warmup)
-        batches = batch_histograms(before, self.target.metrics())
+        after = self.target.metrics()
         return Run(
             load,
             outcome.samples[counted],
@@ -155,7 +163,8 @@ class Bench:
             len(self._workers.pids),
             outcome.connections,
             outcome.waited,
-            batches,
+            batch_histograms(before, after),
+            grown(before, after),
         )
 
     def _plan(self, load: Load, span: float, seed: int) -> tuple[Schedule, np.ndarray]:
@@ -167,6 +176,7 @@ class Bench:
             load.rate,
             span,
             adjacency=load.adjacency,
+            companion_seconds=load.companion_ms / 1000,
             behaviors=load.behaviors,
             large_rate=load.large_rate,
             probe_rate=load.probe_rate,

@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 SCORE, BEHAVIOR, LARGE, PROBE = range(4)
 KINDS = ("score", "behaviors", "large", "probe")
-COMPANION_SECONDS = 0.004  # a companion follows within
+COMPANION_MS = 4.0  # a companion follows within
 
 Times = npt.NDArray[np.float64]
 Places = npt.NDArray[np.int64]
@@ -34,7 +34,7 @@ def poisson(rate: float, seconds: float, random: np.random.Generator) -> Times:
 
 
 def with_companions(
-    rate: float, seconds: float, adjacency: float, random: np.random.Generator
+    rate: float, seconds: float, adjacency: float, companion_seconds: float, random: np.random.Generator
 ) -> tuple[Times, Places, npt.NDArray[np.bool_]]:
     """Arrivals of which a share follows another of its group within milliseconds: times, groups, who follows.
 
@@ -47,7 +47,7 @@ def with_companions(
     starts = np.cumsum(sizes) - sizes
     follows = np.ones(len(groups), dtype=bool)
     follows[starts] = False
-    gaps = np.where(follows, random.uniform(0, COMPANION_SECONDS, len(groups)), 0)
+    gaps = np.where(follows, random.uniform(0, companion_seconds, len(groups)), 0)
     walked = np.cumsum(gaps)
     times = first[groups] + walked - walked[starts][groups]
     order = np.argsort(times, kind="stable")
@@ -60,6 +60,7 @@ def planned(
     seconds: float,
     *,
     adjacency: float = 0,
+    companion_seconds: float = COMPANION_MS / 1000,
     behaviors: float = 0,
     large_rate: float = 0,
     probe_rate: float = 0,
@@ -70,7 +71,7 @@ def planned(
     Large requests come at random, probes at a steady pace.
     """
     random = np.random.default_rng(seed)
-    times, groups, follows = with_companions(rate * (1 - behaviors), seconds, adjacency, random)
+    times, groups, follows = with_companions(rate * (1 - behaviors), seconds, adjacency, companion_seconds, random)
     others = [
         (BEHAVIOR, poisson(rate * behaviors, seconds, random)),
         (LARGE, poisson(large_rate, seconds, random)),

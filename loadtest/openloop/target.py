@@ -109,6 +109,17 @@ def batch_histograms(
     return found
 
 
+def grown(
+    before: dict[str, list[tuple[dict[str, str], float]]], after: dict[str, list[tuple[dict[str, str], float]]]
+) -> dict[str, float]:
+    """By how much the counters without labels grew between two looks, by name without `_total`."""
+    found = {}
+    for name, lines in after.items():
+        if name.endswith("_total") and len(lines) == 1 and not lines[0][0]:
+            found[name.removesuffix("_total")] = lines[0][1] - sum(value for _, value in before.get(name, []))
+    return found
+
+
 def _by_bound(lines: list[tuple[dict[str, str], float]]) -> dict[str, float]:
     summed: dict[str, float] = {}
     for labels, value in lines:

@@ -51,6 +51,7 @@ class Workers:
     def __init__(self, count: int, cpus: Collection[int] = ()) -> None:
         command = [sys.executable, "-m", "loadtest.openloop.worker"]
         pipe = subprocess.PIPE
+        self.cpus = cpus
         with pinned(cpus):
             self._processes = [subprocess.Popen(command, cwd=ROOT, stdin=pipe, stdout=pipe) for _ in range(count)]
 

@@ -52,7 +52,12 @@ def test_the_whole_comparison(
     assert found["below_capacity"]["augur"]["stall_p99_ms"]["p99"] > 0
     assert found["model"]["name"] == "tiny"
     assert found["one_candidate"]["echo"]["score"]["errors"] == {}
-    assert [one["adjacency"] for one in found["adjacency"]] == [0, 0.5, 0.9]
+    assert [one["adjacency"] for one in found["adjacency"]] == [0, 0.5, 0.9] * 2
+    at_once = found["adjacency"][4]
+    assert (at_once["adjacency"], at_once["companion_ms"], at_once["candidates"]) == (0.5, 0, 10)
+    assert at_once["passes"][0] < 1
+    assert [each["connections"] for each in found["costs"]] == [1, 1, 16]
+    assert all(each["model_ms"][0] > 0 for each in found["costs"])
     assert found["soak"]["mib_last"] > 1
     said = capsys.readouterr().out
     assert "5 behaviours stored" in said
@@ -110,5 +115,14 @@ def test_what_is_not_known_is_said(artifact: Path) -> None:
     said = text(found)
     for part in ("ratio unknown", "servers on cores any", "largest - ms", "1/- ms; outside the model: unknown"):
         assert part in said
+    costs = {
+        "candidates": 1,
+        "connections": 16,
+        "cpu_ms": [0.2, None],
+        "model_ms": [0.1, 0.0],
+        "outside_ms": [0.1, None],
+    }
+    found["costs"] = [costs | {"echo_cpu_ms": [0.05, None], "outside_by_echo": one}]
+    assert "16 connections never idle: 0.2/- ms of CPU, 0.1/0 in the model, outside 0.1/-;" in text(found)
     found["outside_the_model"]["outside_ms"] = [0.3, 0.25]
     assert "outside the model: 0.3/0.25 ms" in text(found)

@@ -12,7 +12,7 @@ import pytest
 from loadtest.openloop.bodies import Bodies, Content, Served
 from loadtest.openloop.schedule import (
     BEHAVIOR,
-    COMPANION_SECONDS,
+    COMPANION_MS,
     LARGE,
     PROBE,
     SCORE,
@@ -61,7 +61,7 @@ def test_a_seed_is_a_schedule() -> None:
 
 @pytest.mark.parametrize("share", [0.0, 0.5, 0.9])
 def test_the_share_of_companions_and_the_rate(share: float) -> None:
-    times, groups, follows = with_companions(1000, 60, share, np.random.default_rng(1))
+    times, groups, follows = with_companions(1000, 60, share, COMPANION_MS / 1000, np.random.default_rng(1))
     assert np.all(np.diff(times) >= 0)
     assert follows.mean() == pytest.approx(share, abs=0.01)
     assert len(times) == pytest.approx(60_000, rel=0.05)
@@ -69,7 +69,7 @@ def test_the_share_of_companions_and_the_rate(share: float) -> None:
     for group in np.unique(groups)[:200]:
         own = times[groups == group]
         assert not follows[groups == group][0]
-        assert np.all(np.diff(own) <= COMPANION_SECONDS)
+        assert np.all(np.diff(own) <= COMPANION_MS / 1000)
 
 
 def test_streams_beside_keep_their_own_rates() -> None:

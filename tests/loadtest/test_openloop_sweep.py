@@ -25,7 +25,7 @@ def a_run(rate: float, ms: float, status: int = 200, late_ms: float = 0.0, cpu: 
     samples["status"][:1] = status
     for part in ("queue", "store", "compute"):
         samples[part] = np.nan
-    return Run(Load(rate, 1.0), samples, 0.0, Cost(1.0, cpu, 0.9, []), 1, 1, 0, {})
+    return Run(Load(rate, 1.0), samples, 0.0, Cost(1.0, cpu, 0.9, []), 1, 1, 0, {}, {})
 
 
 @pytest.mark.parametrize("start", [1, 100, 9000])
@@ -84,7 +84,7 @@ def test_runs_of_a_late_client_count_half() -> None:
 
 def test_nothing_is_no_capacity() -> None:
     nothing = a_run(1, 10.0)
-    empty = Run(nothing.load, nothing.samples[:0], 0.0, nothing.cost, 1, 0, 0, {})
+    empty = Run(nothing.load, nothing.samples[:0], 0.0, nothing.cost, 1, 0, 0, {}, {})
     assert Bound(50).broken(empty) == "p99 nan ms, at most 50 ms"
     assert empty.server_cpu_ms is None
 
