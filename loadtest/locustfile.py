@@ -11,6 +11,7 @@ exit status.
 
 from __future__ import annotations
 
+import argparse
 import json
 import math
 from collections.abc import Callable, Iterator
@@ -127,15 +128,25 @@ def readers(part: float, users: int, spike: float) -> int:
 def add_options(parser: Any) -> None:
     """Each is a variable of the environment, too."""
 
-    def add(name: str, kind: type, default: float, meaning: str) -> None:
-        variable = "LOADTEST_" + name.upper().replace("-", "_")
-        parser.add_argument(f"--{name}", type=kind, default=default, env_var=variable, help=f"{meaning} ({default})")
+    def add(name: str, default: float, low: float, meaning: str) -> None:
+        variable, kind = "LOADTEST_" + name.upper().replace("-", "_"), partial(_number, type(default), low)
+        parser.add_argument(f"--{name}", type=kind, default=default, env_var=variable, help=f"{meaning} ({default:g})")
 
-    add("p99-ms", float, 500, "a run whose 99th percentile of scores is above it fails")
-    add("max-error-rate", float, 0, "a run of which a larger part is wrong fails")
-    add("speed", float, 36_000, "the log's pauses are so many times shorter")
-    add("spike", float, 3, "so many times the readers during the spike; 1: no spike")
-    add("history-length", int, 0, "behaviours sent along with each request; 0: those that the server has stored")
+    add("p99-ms", 500.0, 0, "a run whose 99th percentile of scores is above it fails")
+    add("max-error-rate", 0.0, 0, "a run of which a larger part is wrong fails")
+    add("speed", 36_000.0, 1, "the log's pauses are so many times shorter")
+    add("spike", 3.0, 1, "so many times the readers during the spike; 1: no spike")
+    add("history-length", 0, 0, "behaviours sent along with each request; 0: those that the server has stored")
+
+
+def _number(kind: type[float], low: float, text: str) -> float:
+    try:
+        value = kind(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text}: a {'whole ' if kind is int else ''}number") from None
+    if not low <= value < math.inf:
+        raise argparse.ArgumentTypeError(f"{text}: at least {low:g}")
+    return value
 
 
 @events.test_start.add_listener  # type: ignore[untyped-decorator]

@@ -382,6 +382,21 @@ def test_nothing_below_one(option: str, capsys: pytest.CaptureFixture[str]) -> N
     assert f"{option}: 0: a whole number, at least 1" in capsys.readouterr().err
 
 
+@needs_locust
+@pytest.mark.parametrize(
+    ("option", "rule"),
+    [
+        ("--speed=0", "0: at least 1"),
+        ("--max-error-rate=nan", "nan: at least 0"),
+        ("--history-length=1.5", "whole number"),
+    ],
+)
+def test_bounds_that_cannot_be_used(option: str, rule: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    with twin(0) as server:
+        assert main(["--url", server.url, "--out", str(tmp_path), option]) == 2
+    assert rule in capfd.readouterr().err
+
+
 def test_without_locust(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr(loadtest, "find_spec", lambda name: None)
     assert main(["--out", str(tmp_path / "out")]) == 2
