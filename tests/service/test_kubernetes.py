@@ -21,7 +21,6 @@ from service.settings import ConfigError, Settings
 
 ROOT = Path(__file__).resolve().parents[2]
 FOLDER = ROOT / "docker" / "kubernetes"
-KUBECTL = shutil.which("kubectl", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
 # The first one in which a hook may sleep, and the last one of which the schemas are known.
 VERSIONS = ("1.30", "1.37")
 STORE = "redis+cluster://augur:secret@redis-0:6379,redis-1:6379"
@@ -35,11 +34,17 @@ def overlay(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture(scope="module")
-def built(overlay: str) -> Manifests:
+def kubectl() -> str:
+    found = shutil.which("kubectl", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
+    if found is None and os.environ.get("CI"):
+        pytest.fail("kubectl is missing")
+    return found or pytest.skip("needs kubectl")
+
+
+@pytest.fixture(scope="module")
+def built(overlay: str, kubectl: str) -> Manifests:
     """What `kubectl apply -k` would send, by kind."""
-    if KUBECTL is None:
-        pytest.fail("kubectl is missing") if os.environ.get("CI") else pytest.skip("needs kubectl")
-    done = subprocess.run([KUBECTL, "kustomize", FOLDER / overlay], capture_output=True, text=True, check=False)
+    done = subprocess.run([kubectl, "kustomize", FOLDER / overlay], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     documents = list(yaml.safe_load_all(done.stdout))
     assert len({each["kind"] for each in documents}) == len(documents)
@@ -201,17 +206,19 @@ def test_the_network_lets_nothing_else_through(built: Manifests) -> None:
 
 def test_pods_are_restricted(built: Manifests) -> None:
     """Pod Security Standards, "restricted", and a root that is read-only."""
-    security, own = pod(built)["securityContext"], container(built)["securityContext"]
+    security = pod(built)["securityContext"]
     user = re.search(r"^USER (\d+):(\d+)$", (ROOT / "Dockerfile").read_text(), re.MULTILINE)
     assert user is not None
     assert (security["runAsUser"], security["runAsGroup"]) == (int(user[1]), int(user[2]))
     assert security["runAsNonRoot"] is True
     assert security["seccompProfile"] == {"type": "RuntimeDefault"}
-    assert own == {
-        "allowPrivilegeEscalation": False,
-        "readOnlyRootFilesystem": True,
-        "capabilities": {"drop": ["ALL"]},
-    }
+    for each in (container(built), *pod(built).get("initContainers", [])):
+        assert each["securityContext"] == {
+            "allowPrivilegeEscalation": False,
+            "readOnlyRootFilesystem": True,
+            "capabilities": {"drop": ["ALL"]},
+        }
+        assert each["image"] == container(built)["image"]
     assert pod(built)["automountServiceAccountToken"] is False
     assert not {"hostNetwork", "hostPID", "hostIPC"} & pod(built).keys()
 
@@ -227,6 +234,23 @@ def test_what_is_written_is_bounded_and_has_a_place(built: Manifests, overlay: s
     resources = container(built)["resources"]
     assert {"cpu", "memory"} <= resources["requests"].keys()
     assert "memory" in resources["limits"]
+
+
+def test_kernels_of_the_image_are_there_at_the_start(built: Manifests, overlay: str, tmp_path: Path) -> None:
+    if overlay == "cpu":
+        assert "initContainers" not in pod(built)
+        return
+    (first,) = pod(built)["initContainers"]
+    assert "env" not in first
+    command = [part.replace("/cache", str(tmp_path / "cache")) for part in first["command"]]
+    (tmp_path / "image" / "key").mkdir(parents=True)
+    (tmp_path / "image" / "key" / "kernel.cubin").write_bytes(b"compiled")
+    path = {"PATH": os.environ["PATH"]}
+    subprocess.run(command, check=True, env=path)
+    assert list((tmp_path / "cache" / "triton").iterdir()) == []
+    for _ in range(2):  # Also when the pod starts again with its cache.
+        subprocess.run(command, check=True, env=path | {"TRITON_CACHE_DIR": str(tmp_path / "image")})
+    assert (tmp_path / "cache" / "triton" / "key" / "kernel.cubin").read_bytes() == b"compiled"
 
 
 def test_the_image_is_of_this_version(built: Manifests) -> None:
