@@ -1,34 +1,48 @@
 """Readers of a feed, for locust: `locust -f loadtest/locustfile.py --host URL`.
 
-A reader opens the feed at some impression of the log. In a quarter of the visits the page has two slots, and a request
-for each is under way at once, for the same user: what a server may join. Of eleven requests ten ask for scores and one
-says what was watched, which the server will keep.
+A reader is one user of the log after another: each is shown what the log shows them, after the log's own pauses, made
+shorter all alike. A request leaves when it is due, also when the one before has no answer yet: a user's requests lie as
+close together as the user's pages did, which is what a server may join. After every tenth page the server is told of
+something watched, which it will keep.
+
+The number of readers ramps up, stays, and for a while is several times as large. What the run has to keep decides the
+exit status.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any, ClassVar
 
-import gevent
-from locust import FastHttpUser, between, events, task
+from gevent.pool import Pool
+from locust import FastHttpUser, LoadTestShape, events, task
 from locust.env import Environment
 from locust.exception import StopUser
+from locust.runners import WorkerRunner
 
 from loadtest.traffic import Traffic, wrong, wrong_counts, wrong_scores
 
-TWO_SLOTS = 0.25
+# Requests of a reader under way at once, at most.
+AT_ONCE = 8
+# Longer pauses, already compressed, are somebody else's turn.
+LONGEST_PAUSE = 2.0
+SCORES_TO_BEHAVIORS = 10
+# Parts of the run: the ramp ends, the spike begins, the spike ends.
+RAMP, SPIKE, SPIKE_ENDS = 0.3, 0.6, 0.75
 
 
 class Reader(FastHttpUser):
     """Someone at the feed."""
 
-    wait_time = between(0.05, 0.2)
     connection_timeout = network_timeout = 10.0
     traffic: ClassVar[Traffic]
+    options: ClassVar[Any]
     model: dict[str, Any]
+    pages: Iterator[tuple[int, float]]
 
     def on_start(self) -> None:
         """Asks what the served model takes."""
@@ -37,28 +51,46 @@ class Reader(FastHttpUser):
             if reason:
                 response.failure(reason)
                 raise StopUser
+        self.pages, self.pause = iter(()), 0.0
+        self.asked = Pool(AT_ONCE)
+        # So that even short runs have some of both.
+        self.shown = self.traffic.below(SCORES_TO_BEHAVIORS)
 
-    # 1.25 requests each: ten of scores for one of behaviours.
-    @task(8)
-    def open_feed(self) -> None:
-        """One slot of the page or two, and a request for each."""
-        row = self.traffic.visit()
-        slots = 2 if self.traffic.chance(TWO_SLOTS) else 1
-        gevent.joinall([gevent.spawn(self._score, row) for _ in range(slots)], raise_error=True)
+    def on_stop(self) -> None:
+        """What is under way is waited for."""
+        self.asked.join()
 
-    @task(1)
-    def watch(self) -> None:
-        """Something was watched."""
-        body = self.traffic.behavior(self.traffic.visit(), self.model["actions"])
-        self._post("/v1/behaviors", body, partial(wrong_counts, events=len(body["events"])))
+    def wait_time(self) -> float:
+        """Until the next page."""
+        return self.pause
+
+    @task
+    def open_page(self) -> None:
+        """The next page of this user, or the first one of another."""
+        page = next(self.pages, None)
+        if page is None:
+            self.pages = self.traffic.stay(self.options.speed, LONGEST_PAUSE)
+            page = next(self.pages)
+        row, self.pause = page
+        self.asked.spawn(self._score, row)
+        self.shown += 1
+        if self.shown % SCORES_TO_BEHAVIORS == 0:
+            self.asked.spawn(self._watch, row)
 
     def _score(self, row: int) -> None:
         body = self.traffic.score(row, self.model["context_fields"])
-        self._post("/v1/score", body, partial(wrong_scores, candidates=len(body["item_ids"])))
+        if self.options.history_length:
+            body["history"] = self.traffic.history(row, self.options.history_length)
+        self._post("/v1/score", row, body, partial(wrong_scores, candidates=len(body["item_ids"])))
 
-    def _post(self, path: str, body: dict[str, Any], judge: Callable[[Any], str | None]) -> None:
-        data, headers = json.dumps(body), {"content-type": "application/json"}
-        with self.client.post(path, data=data, headers=headers, catch_response=True) as response:
+    def _watch(self, row: int) -> None:
+        body = self.traffic.behavior(row, self.model["actions"])
+        self._post("/v1/behaviors", row, body, partial(wrong_counts, events=len(body["events"])))
+
+    def _post(self, path: str, row: int, body: dict[str, Any], judge: Callable[[Any], str | None]) -> None:
+        # The user, for a proxy that sends each one's requests to one server.
+        headers = {"content-type": "application/json", "x-user-id": str(self.traffic.user(row))}
+        with self.client.post(path, data=json.dumps(body), headers=headers, catch_response=True) as response:
             reason = wrong(response.status_code, response.text or "", judge)
             if reason:
                 response.failure(reason)
@@ -67,14 +99,77 @@ class Reader(FastHttpUser):
         self.model = {name: list(model[name]) for name in ("actions", "context_fields")}
 
 
+class RampAndSpike(LoadTestShape):
+    """Up to `--users` evenly, there for a while, `--spike` times as many, and there again until `--run-time`."""
+
+    use_common_options = True
+
+    def tick(self) -> tuple[int, float] | None:
+        """Readers now, and how many to start a second; None at the end."""
+        if self.runner is None or self.runner.environment.parsed_options is None:
+            return None
+        options = self.runner.environment.parsed_options
+        part = self.get_run_time() / (options.run_time or 60)  # type: ignore[no-untyped-call]
+        if part >= 1:
+            return None
+        users = readers(part, options.num_users or 1, options.spike)
+        # Locust warns of more at a time.
+        return users, min(100.0, users)
+
+
+def readers(part: float, users: int, spike: float) -> int:
+    """How many readers there are when this part of the run is over."""
+    if SPIKE <= part < SPIKE_ENDS:
+        return math.ceil(users * spike)
+    return max(1, math.ceil(users * min(1.0, part / RAMP)))
+
+
+@events.init_command_line_parser.add_listener  # type: ignore[untyped-decorator]
+def add_options(parser: Any) -> None:
+    """Each is a variable of the environment, too."""
+
+    def add(name: str, default: float, low: float, meaning: str) -> None:
+        variable, kind = "LOADTEST_" + name.upper().replace("-", "_"), partial(_number, type(default), low)
+        parser.add_argument(f"--{name}", type=kind, default=default, env_var=variable, help=f"{meaning} ({default:g})")
+
+    add("p99-ms", 500.0, 0, "a run whose 99th percentile of scores is above it fails")
+    add("max-error-rate", 0.0, 0, "a run of which a larger part is wrong fails")
+    add("speed", 36_000.0, 1, "the log's pauses are so many times shorter")
+    add("spike", 3.0, 1, "so many times the readers during the spike; 1: no spike")
+    add("history-length", 0, 0, "behaviours sent along with each request; 0: those that the server has stored")
+
+
+def _number(kind: type[float], low: float, text: str) -> float:
+    try:
+        value = kind(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text}: a {'whole ' if kind is int else ''}number") from None
+    if not low <= value < math.inf:
+        raise argparse.ArgumentTypeError(f"{text}: at least {low:g}")
+    return value
+
+
 @events.test_start.add_listener  # type: ignore[untyped-decorator]
 def read_log(environment: Environment, **_: Any) -> None:
     """Once for all readers, before the first."""
-    Reader.traffic = Traffic()
+    Reader.traffic, Reader.options = Traffic(), environment.parsed_options
 
 
 @events.quitting.add_listener  # type: ignore[untyped-decorator]
 def judge_run(environment: Environment, **_: Any) -> None:
-    """One failure, or not one score, makes the exit status 1."""
-    if environment.stats.total.num_failures or not environment.stats.get("/v1/score", "POST").num_requests:
-        environment.process_exit_code = 1
+    """What the run had to keep and did not makes the exit status 1; so does a run without scores."""
+    if isinstance(environment.runner, WorkerRunner) or environment.parsed_options is None:
+        return
+    options, total = environment.parsed_options, environment.stats.total
+    scores = environment.stats.get("/v1/score", "POST")
+    p99 = scores.get_response_time_percentile(0.99) if scores.num_requests else math.inf
+    kept = [
+        _kept(f"p99 of scores {p99:g} ms", p99, options.p99_ms),
+        _kept(f"error rate {total.fail_ratio:.4g}", total.fail_ratio, options.max_error_rate),
+    ]
+    environment.process_exit_code = 0 if all(kept) else 1
+
+
+def _kept(said: str, value: float, bound: float) -> bool:
+    print(f"{said}, at most {bound:g}: {'kept' if value <= bound else 'BROKEN'}")
+    return value <= bound

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import random
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -40,9 +40,24 @@ class Traffic:
         """A row of the log: someone opens the feed."""
         return self._random.randrange(len(self._users))
 
-    def chance(self, probability: float) -> bool:
-        """True as often as that."""
-        return self._random.random() < probability
+    def below(self, bound: int) -> int:
+        """A number from 0 on."""
+        return self._random.randrange(bound)
+
+    def stay(self, speed: float, longest: float) -> Iterator[tuple[int, float]]:
+        """Rows of one user in the order of time, from any of them on, each with the seconds until the next.
+
+        The gaps are the log's own, `speed` times shorter; 0 between what was shown at once. The last row is the user's
+        last one, or stands before a gap of more than `longest`, and has `longest`.
+        """
+        row = self.visit()
+        own = self._of(row)
+        own = own[own >= row]
+        gaps = np.diff(self._columns["timestamp_ms"][own]) / 1000 / speed
+        for place, gap in zip(own.tolist(), [*gaps.tolist(), np.inf], strict=True):
+            yield place, min(gap, longest)
+            if gap > longest:
+                return
 
     def user(self, row: int) -> int:
         """Whose impression it is."""
@@ -65,9 +80,7 @@ class Traffic:
 
     def history(self, row: int, length: int) -> list[int]:
         """So many items, oldest first: what the user was shown until then, before it what others were shown."""
-        own = self._by_user[
-            slice(*np.searchsorted(self._users, [self.user(row), self.user(row) + 1], sorter=self._by_user))
-        ]
+        own = self._of(row)
         mine = self._items[own[own <= row]][-length:] if length else self._items[:0]
         others = self._items.take(range(row - length, row), mode="wrap")
         return [*others[: length - len(mine)].tolist(), *mine.tolist()]
@@ -77,14 +90,12 @@ class Traffic:
 
         Without `candidates` there are 50 to 200. Where the log has not so many different items the list ends early.
         """
-        user = int(self._users[row])
-        first, last = np.searchsorted(self._users, [user, user + 1], sorter=self._by_user)
-        own = self._by_user[first:last]
+        own = self._of(row)
         # Long enough for the most candidates, with the items that come again left out.
         following = self._items.take(range(row, row + 10 * max(MOST, candidates or 0)), mode="wrap")
         items = dict.fromkeys([*self._items[own[own >= row]].tolist(), *following.tolist()])
         return {
-            "user_id": str(user),
+            "user_id": str(self.user(row)),
             "item_ids": list(islice(items, candidates or self._random.randint(FEWEST, MOST))),
             "context": {name: int(self._columns[name][row]) for name in CONTEXT if name in context},
         }
@@ -98,6 +109,11 @@ class Traffic:
             "timestamp_ms": time.time_ns() // 1_000_000,
         }
         return {"events": [event | ({"action": action} if action in actions else {})]}
+
+    def _of(self, row: int) -> npt.NDArray[np.int64]:
+        """All rows of the user of a row, by time."""
+        user = self.user(row)
+        return self._by_user[slice(*np.searchsorted(self._users, [user, user + 1], sorter=self._by_user))]
 
 
 def wrong(status: int, text: str, judge: Callable[[Any], str | None]) -> str | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -15,6 +16,7 @@ from contextlib import contextmanager
 from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib.util import find_spec
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -43,8 +45,8 @@ needs_locust = pytest.mark.skipif(
 
 @pytest.fixture(autouse=True)
 def no_settings(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A server that is started has no settings but those of its test."""
-    for name in [name for name in os.environ if name.startswith("AUGUR_")]:
+    """A server that is started has no settings but those of its test, and neither has a load."""
+    for name in [name for name in os.environ if name.startswith(("AUGUR_", "LOADTEST_"))]:
         monkeypatch.delenv(name)
 
 
@@ -56,7 +58,7 @@ def traffic() -> Traffic:
 @pytest.fixture(scope="module")
 def log() -> dict[str, np.ndarray]:
     table = pq.read_table(DATA / "impressions.parquet")
-    return {name: table[name].to_numpy() for name in ("user_id", "item_id", "tab", "hour", "long_view")}
+    return {name: table[name].to_numpy() for name in ("user_id", "item_id", "timestamp_ms", "tab", "hour", "long_view")}
 
 
 def test_score_requests_are_what_users_were_shown(traffic: Traffic, log: dict[str, np.ndarray]) -> None:
@@ -101,10 +103,38 @@ def test_behaviors_are_those_of_the_log_made_now(traffic: Traffic, log: dict[str
 def test_the_same_seed_asks_the_same() -> None:
     def asked(seed: int) -> list[Any]:
         one = Traffic(seed=seed)
-        return [(one.score(one.visit(), ["tab"]), one.chance(0.5)) for _ in range(20)]
+        return [(one.score(one.visit(), ["tab"]), list(one.stay(1e4, 2.0)), one.below(3)) for _ in range(20)]
 
     assert asked(1) == asked(1) != asked(2)
-    assert {chance for _, chance in asked(1)} == {True, False}
+    assert {number for *_, number in asked(1)} == {0, 1, 2}
+
+
+@pytest.mark.parametrize(("speed", "longest"), [(36_000.0, 2.0), (1.0, 1e9), (1.0, 1.0)])
+def test_a_stay_has_the_logs_own_gaps(
+    speed: float, longest: float, traffic: Traffic, log: dict[str, np.ndarray]
+) -> None:
+    lengths = set()
+    for _ in range(200):
+        stay = list(traffic.stay(speed, longest))
+        row = stay[0][0]
+        own = [each for each in np.flatnonzero(log["user_id"] == log["user_id"][row]) if each >= row]
+        assert [place for place, _ in stay] == own[: len(stay)]
+        times = log["timestamp_ms"][own]
+        real = [(after - before) / 1000 / speed for before, after in pairwise(times)]
+        assert [gap for _, gap in stay[:-1]] == pytest.approx(real[: len(stay) - 1])
+        assert stay[-1][1] == longest
+        # It ended where the user did, or before a longer gap.
+        assert len(stay) == len(own) or real[len(stay) - 1] > longest
+        lengths.add(len(stay))
+    assert len(lengths) > 3 or longest == 1.0
+
+
+def test_some_gaps_of_the_log_are_shorter_than_an_answer(log: dict[str, np.ndarray]) -> None:
+    """What makes requests of a user meet, at the usual speed: a gap below 10 ms."""
+    turned = np.lexsort((log["timestamp_ms"], log["user_id"]))
+    same = np.diff(log["user_id"][turned]) == 0
+    gaps = np.diff(log["timestamp_ms"][turned])[same] / 36_000
+    assert 0.03 < np.mean(gaps < 10) < 0.1
 
 
 @pytest.mark.parametrize(
@@ -143,17 +173,17 @@ def test_what_counts_as_wrong_behaviors(text: str, reason: str | None) -> None:
 
 
 @needs_locust
-def test_the_mix_is_ten_to_one_and_nothing_of_the_server_is_imported() -> None:
+def test_the_shape_and_that_nothing_of_the_server_is_imported() -> None:
     # In a process of its own: locust patches the standard library of the one that imports it.
     program = (
-        "import sys, json; from loadtest import locustfile as one, traffic;"
-        "weights = [one.Reader.tasks.count(each) for each in (one.Reader.open_feed, one.Reader.watch)];"
+        "import sys, json; from loadtest.locustfile import readers;"
+        "shape = [readers(part / 100, 10, 3) for part in (0, 1, 15, 30, 59, 60, 74, 75, 99)];"
         "loaded = {name.partition('.')[0] for name in sys.modules} & {'kernels', 'model', 'service', 'torch'};"
-        "print(json.dumps([weights, one.TWO_SLOTS, sorted(loaded)]))"
+        "print(json.dumps([shape, sorted(loaded)]))"
     )
     done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
-    (visits, watched), two_slots, loaded = json.loads(done.stdout)
-    assert visits * (1 + two_slots) == 10 * watched
+    shape, loaded = json.loads(done.stdout)
+    assert shape == [1, 1, 5, 10, 10, 30, 30, 10, 10]
     assert loaded == []
 
 
@@ -178,12 +208,15 @@ def test_a_real_server_passes(
 ) -> None:
     for name, value in {"MODEL": str(artifact), "THREADS": "1", "LINGER_SECONDS": "0"}.items():
         monkeypatch.setenv(f"AUGUR_{name}", value)
-    assert main(["--seconds", "3", "--users", "2", "--out", str(tmp_path)]) == 0
+    assert main(["--seconds", "3", "--users", "4", "--p99-ms", "5000", "--out", str(tmp_path)]) == 0
     counted = {row["Name"]: row for row in rows(tmp_path / "report_stats.csv")}
     assert int(counted["/v1/score"]["Request Count"]) > 0
     assert {row["Failure Count"] for row in counted.values()} == {"0"}
     assert "/v1/score" in (tmp_path / "report.html").read_text()
-    assert "/v1/score" in "".join(capfd.readouterr())
+    printed = "".join(capfd.readouterr())
+    assert "/v1/score" in printed
+    assert re.search(r"^p99 of scores \d+ ms, at most 5000: kept$", printed, re.MULTILINE)
+    assert "error rate 0, at most 0: kept" in printed
     said = (tmp_path / "server.log").read_text()
     assert "model tiny" in said
     assert "26981 users seeded" in said
@@ -201,6 +234,9 @@ class Twin(ThreadingHTTPServer):
         self.lock = threading.Lock()
         self.answering: Counter[str] = Counter()
         self.joined = 0
+        self.posted: Counter[str] = Counter()
+        self.other_users = 0
+        self.histories: set[int] = set()
 
     def handle_error(self, *_: object) -> None:
         """Locust leaves without closing its connections."""
@@ -219,10 +255,14 @@ class Answers(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         body = json.loads(self.rfile.read(int(self.headers["content-length"])))
+        user = body["events"][0]["user_id"] if self.path == "/v1/behaviors" else body["user_id"]
+        with self.server.lock:
+            self.server.posted[self.path] += 1
+            self.server.other_users += self.headers["x-user-id"] != user
         if self.path == "/v1/behaviors":
             return self._send({"accepted": 1, "duplicates": 0})
-        user = body["user_id"]
         with self.server.lock:
+            self.server.histories.add(len(body.get("history", ())))
             self.server.joined += self.server.answering[user]
             self.server.answering[user] += 1
         time.sleep(0.05)
@@ -253,14 +293,39 @@ def twin(scores_too_few: int) -> Iterator[Twin]:
             thread.join()
 
 
+# Answers take 50 ms, and the log's gaps are so short that most of a user's requests meet.
 @needs_locust
-@pytest.mark.parametrize("scores_too_few", [0, 1])
-def test_another_server_is_judged_by_its_answers(scores_too_few: int, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("scores_too_few", "options", "environment", "status"),
+    [
+        (0, ["--p99-ms", "5000"], {}, 0),
+        (0, ["--p99-ms", "20"], {}, 1),
+        (0, [], {"LOADTEST_P99_MS": "20"}, 1),
+        (1, ["--p99-ms", "5000"], {}, 1),
+        (1, ["--p99-ms", "5000", "--max-error-rate", "1"], {}, 0),
+    ],
+)
+def test_another_server_is_judged_by_its_answers_and_their_times(
+    scores_too_few: int,
+    options: list[str],
+    environment: dict[str, str],
+    status: int,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    users = 8
     with twin(scores_too_few) as server:
-        status = main(["--url", server.url + "/", "--seconds", "3", "--users", "4", "--out", str(tmp_path)])
-        # Two slots of a page, at one time, for the same user.
+        run = ["--url", server.url + "/", "--seconds", "2", "--users", str(users), "--spike", "1", "--speed", "1e6"]
+        assert main([*run, "--history-length", "7", "--out", str(tmp_path), *options]) == status
+        # Requests at one time for the same user.
         assert server.joined
-    assert status == (1 if scores_too_few else 0)
+        assert not server.other_users
+        # A reader tells of something after every tenth page, wherever it began to count.
+        assert abs(server.posted["/v1/behaviors"] - server.posted["/v1/score"] / 10) <= users
+        assert server.posted["/v1/score"] > users
+        assert server.histories == {7}
     failures = {row["Name"]: row["Error"] for row in rows(tmp_path / "report_failures.csv")}
     assert list(failures) == (["/v1/score"] if scores_too_few else [])
     assert all("not one score for each candidate" in reason for reason in failures.values())
@@ -315,6 +380,21 @@ def test_nothing_below_one(option: str, capsys: pytest.CaptureFixture[str]) -> N
         main([option, "0"])
     assert refused.value.code == 2
     assert f"{option}: 0: a whole number, at least 1" in capsys.readouterr().err
+
+
+@needs_locust
+@pytest.mark.parametrize(
+    ("option", "rule"),
+    [
+        ("--speed=0", "0: at least 1"),
+        ("--max-error-rate=nan", "nan: at least 0"),
+        ("--history-length=1.5", "whole number"),
+    ],
+)
+def test_bounds_that_cannot_be_used(option: str, rule: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    with twin(0) as server:
+        assert main(["--url", server.url, "--out", str(tmp_path), option]) == 2
+    assert rule in capfd.readouterr().err
 
 
 def test_without_locust(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

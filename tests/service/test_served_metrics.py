@@ -4,14 +4,24 @@ import asyncio
 import json
 import re
 import time
-from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-from prometheus_client.parser import text_string_to_metric_families
-from service_parts import SETTINGS, VALID, FlakyStore, Service, TwinScorer, error_of, memory, post, score
+from service_parts import (
+    SETTINGS,
+    VALID,
+    FlakyStore,
+    Service,
+    TwinScorer,
+    error_of,
+    memory,
+    metric_names,
+    post,
+    score,
+    with_breaker,
+)
 
 from service.tallies import Tallies, Tally
 
@@ -138,21 +148,6 @@ def test_a_store_with_a_breaker_shows_it(with_service: Any) -> None:
     with_service(scenario)
 
 
-def with_breaker(service: Service) -> None:
-    """The store with a guard that has a breaker."""
-
-    class Guarded:
-        def __init__(self) -> None:
-            self.breaker_state = "half_open"
-            self.counts = Counter(opened=2, reads=7)
-
-        def __getattr__(self, name: str) -> Any:
-            return getattr(inner, name)
-
-    inner = service.app.state.engine.store
-    service.app.state.engine.store = Guarded()
-
-
 def test_the_dashboard_asks_for_metrics_that_exist(with_service: Any) -> None:
     dashboard = json.loads(DASHBOARD.read_text())
     asked = [target["expr"] for panel in dashboard["panels"] for target in panel.get("targets", [])]
@@ -160,12 +155,7 @@ def test_the_dashboard_asks_for_metrics_that_exist(with_service: Any) -> None:
     assert len(asked) > 20
 
     async def scenario(service: Service) -> None:
-        with_breaker(service)
-        await score(service)
-        await service.client.get("/metrics")
-        text = (await service.client.get("/metrics")).text
-        there = {sample.name for family in text_string_to_metric_families(text) for sample in family.samples}
-        there |= {f"{family.name}_total" for family in text_string_to_metric_families(text) if family.type == "counter"}
+        there = await metric_names(service)
         assert names <= there, names - there
 
     with_service(scenario)
