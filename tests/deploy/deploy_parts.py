@@ -65,11 +65,13 @@ def _home(client: Client, user: str) -> str | None:
 class Load:
     """What came of it."""
 
-    answered: int = 0
     failures: list[str] = field(default_factory=list)
+    served: dict[str, list[str | None]] = field(default_factory=dict)  # which scorers scored, by user
     acknowledged: dict[str, set[int]] = field(default_factory=dict)  # times of events, by user
-    served_by: set[str | None] = field(default_factory=set)
-    slowest: float = 0.0
+
+    @property
+    def scored(self) -> int:
+        return sum(map(len, self.served.values()))
 
 
 @contextmanager
@@ -96,7 +98,6 @@ def _client(port: int, place: int, load: Load, stop: threading.Event, numbers: I
         if stop.is_set():
             return client.close()
         user = f"load-{place}-{turn % 50}"
-        begin = time.monotonic()
         try:
             problem = _write(client, user, next(numbers), load) if turn % 11 == 10 else _score(client, user, load)
         except (OSError, http.client.HTTPException, ValueError) as error:
@@ -104,17 +105,16 @@ def _client(port: int, place: int, load: Load, stop: threading.Event, numbers: I
             client.close()
         if problem:
             load.failures.append(problem)
-        load.answered += not problem
-        load.slowest = max(load.slowest, time.monotonic() - begin)
         time.sleep(PAUSE_SECONDS)
     raise AssertionError("counting has no end")
 
 
 def _score(client: Client, user: str, load: Load) -> str | None:
     status, body, home = client.ask("POST", "/v1/score", {"user_id": user, "item_ids": ITEMS}, user)
-    load.served_by.add(home)
-    right = status == 200 and len(body["scores"]) == len(ITEMS) and body["degraded"] is None
-    return None if right else f"score: {status} {body}"
+    if status != 200 or len(body["scores"]) != len(ITEMS) or body["degraded"] is not None:
+        return f"score: {status} {body}"
+    load.served.setdefault(user, []).append(home)
+    return None
 
 
 def _write(client: Client, user: str, number: int, load: Load) -> str | None:
