@@ -18,10 +18,12 @@ RUN apt-get update \
 # pip stays out of /opt/venv, which is all that the next stage takes.
 RUN python -m venv /opt/pip && python -m venv --without-pip /opt/venv
 WORKDIR /src
-# The dependencies by themselves, so that a change of the code does not install them again.
+# The dependencies by themselves, so that a change of the code does not install them again; without what only compiling or
+# testing against them takes.
 COPY pyproject.toml constraints.txt ./
 RUN /opt/pip/bin/python -c "import tomllib; print(*tomllib.load(open('pyproject.toml', 'rb'))['project']['dependencies'], sep='\n')" > requirements.txt \
  && /opt/pip/bin/pip --python /opt/venv/bin/python install -c constraints.txt -r requirements.txt ${WHEELS} \
+ && cd /opt/venv/lib/python3*/site-packages && rm -rf torch/test torch/include pyarrow/include pyarrow/tests && cd /src \
  && /opt/pip/bin/pip install -c constraints.txt cmake nanobind ninja scikit-build-core ${WHEELS}
 COPY . .
 # Where the kernels did not compile the package installs without them, which is no image to ship.

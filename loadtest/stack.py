@@ -83,8 +83,12 @@ class Process:
         return True
 
     def stop(self, number: int = signal.SIGTERM) -> int:
-        """The exit status after a signal; after SIGKILL, if it does not end in time."""
+        """The exit status after a signal."""
         self.popen.send_signal(number)
+        return self.wait()
+
+    def wait(self) -> int:
+        """The exit status of a process that was told to stop, or was killed because it did not in time."""
         try:
             return self.popen.wait(STOP_SECONDS)
         except subprocess.TimeoutExpired:
@@ -322,8 +326,11 @@ def stack(
 
 
 def _stop_all(made: Stack) -> None:
-    for each in made.scorers:
-        each.stop(signal.SIGINT)  # which does not linger
+    running = [each.process for each in made.scorers if each.process is not None]
+    for process in running:
+        process.popen.send_signal(signal.SIGINT)  # which does not linger
+    for process in running:
+        process.wait()
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

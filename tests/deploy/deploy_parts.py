@@ -17,8 +17,8 @@ from typing import Any
 import pytest
 
 ITEMS = [5239, 6831, 2555, 1527]
-CLIENTS = 6
-PAUSE_SECONDS = 0.01
+CLIENTS = 4
+PAUSE_SECONDS = 0.02
 
 
 def need(tools: tuple[str, ...]) -> None:
