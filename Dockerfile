@@ -36,18 +36,9 @@ ARG GPU_TARGETS=""
 # The last path is a part of the cache's keys, and no more: where the driver's library is, the loader knows.
 ENV TRITON_CACHE_DIR=/var/cache/augur TRITON_LIBCUDA_PATH=/usr/local/lib
 RUN mkdir -p /var/cache/augur && cd / \
- && if [ -n "${GPU_TARGETS}" ]; then /opt/venv/bin/python -m kernels.aot.cache --launcher --target ${GPU_TARGETS}; fi
+ && if [ -n "${GPU_TARGETS}" ]; then /opt/venv/bin/python -m kernels.aot.cache --launcher /usr/local/lib --target ${GPU_TARGETS}; fi
 
 FROM ${BASE}
-ARG BASE
-ARG VERSION=""
-ARG REVISION=""
-LABEL org.opencontainers.image.title="augur" \
-      org.opencontainers.image.description="Online CTR inference: DIEN behind an HTTP scoring endpoint" \
-      org.opencontainers.image.version="${VERSION}" \
-      org.opencontainers.image.revision="${REVISION}" \
-      org.opencontainers.image.licenses="Apache-2.0 AND CC-BY-SA-4.0" \
-      org.opencontainers.image.base.name="${BASE}"
 RUN groupadd --gid 10001 augur \
  && useradd --uid 10001 --gid augur --no-create-home --home-dir /nonexistent --shell /usr/sbin/nologin augur
 COPY --from=build /opt/venv /opt/venv
@@ -57,6 +48,16 @@ COPY data /app/data
 WORKDIR /app
 ENV PATH=/opt/venv/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 AUGUR_HOST=0.0.0.0 \
     TRITON_CACHE_DIR=/var/cache/augur TRITON_LIBCUDA_PATH=/usr/local/lib
+# What differs from build to build comes last.
+ARG BASE
+ARG VERSION=""
+ARG REVISION=""
+LABEL org.opencontainers.image.title="augur" \
+      org.opencontainers.image.description="Online CTR inference: DIEN behind an HTTP scoring endpoint" \
+      org.opencontainers.image.version="${VERSION}" \
+      org.opencontainers.image.revision="${REVISION}" \
+      org.opencontainers.image.licenses="Apache-2.0 AND CC-BY-SA-4.0" \
+      org.opencontainers.image.base.name="${BASE}"
 USER 10001:10001
 EXPOSE 8000
 HEALTHCHECK --interval=10s --timeout=3s --start-period=60s --retries=3 \

@@ -69,34 +69,27 @@ def fill(target: str, wanted: Iterable[Variant]) -> int:
     return count
 
 
-def fill_launcher() -> None:
+def fill_launcher(folder: Path) -> None:
     """Compiles the module by which Triton speaks to NVIDIA's driver, against a library that has its name alone.
 
-    A launch finds it if TRITON_LIBCUDA_PATH is what it is here: the folder where the driver's library will be.
+    A launch finds it if TRITON_LIBCUDA_PATH is `folder`, which has to be writable: the library is there meanwhile.
     """
-    from triton import knobs  # noqa: PLC0415
     from triton.backends.nvidia import driver  # noqa: PLC0415
     from triton.runtime.build import compile_so_from_file  # noqa: PLC0415
 
-    stub = Path(os.environ["TRITON_LIBCUDA_PATH"]) / "libcuda.so.1"
-    made = not stub.exists()
-    if made:
-        compiler = shutil.which("gcc") or "cc"
-        subprocess.run(
-            [compiler, "-shared", "-Wl,-soname,libcuda.so.1", "-x", "c", os.devnull, "-o", str(stub)], check=True
-        )
+    library = folder / "libcuda.so.1"
+    command = [shutil.which("gcc") or "cc", "-shared", "-Wl,-soname,libcuda.so.1", "-x", "c", os.devnull]
+    subprocess.run([*command, "-o", str(library)], check=True)
     try:
-        with knobs.nvidia.scope():
-            compile_so_from_file(
-                src_path=str(Path(driver.__file__).with_name("driver.c")),
-                name="cuda_utils",
-                library_dirs=driver.library_dirs(),
-                include_dirs=driver.include_dirs,
-                libraries=driver.libraries,
-            )
+        compile_so_from_file(
+            src_path=str(Path(driver.__file__).with_name("driver.c")),
+            name="cuda_utils",
+            library_dirs=[driver.libdevice_dir, str(folder)],
+            include_dirs=driver.include_dirs,
+            libraries=driver.libraries,
+        )
     finally:
-        if made:
-            stub.unlink()
+        library.unlink()
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -105,7 +98,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--target", nargs="+", default=TARGETS, choices=TARGETS, help=f"({' '.join(TARGETS)})")
     parser.add_argument("--hidden", nargs="+", type=int, default=[32], help="hidden sizes (32)")
     parser.add_argument("--precision", nargs="+", choices=PRECISIONS, default=PRECISIONS, help="(both)")
-    parser.add_argument("--launcher", action="store_true", help="also the module that speaks to the driver")
+    parser.add_argument("--launcher", type=Path, metavar="FOLDER", help="also the module that speaks to the driver")
     chosen = parser.parse_args(arguments)
     for target in chosen.target:
         plan = [
@@ -116,7 +109,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         ]
         print(f"{target}: {fill(target, plan)} kernels", flush=True)
     if chosen.launcher:
-        fill_launcher()
+        fill_launcher(chosen.launcher)
     return 0
 
 

@@ -14,7 +14,9 @@ from kernels.triton.variants import Variant, gru, scale
 pytest.importorskip("triton")
 
 from triton import knobs
+from triton.backends.nvidia import driver as nvidia
 from triton.runtime import driver
+from triton.runtime.build import compile_so_from_file
 
 from kernels.aot import cache
 from kernels.triton.launch import function_of
@@ -76,7 +78,22 @@ def test_the_module_that_speaks_to_the_driver_is_compiled_without_one(
     if shutil.which("gcc") is None:
         pytest.fail("no C compiler") if os.environ.get("CI") else pytest.skip("no C compiler")
     place = tmp_path_factory.mktemp("driver")
-    monkeypatch.setenv("TRITON_LIBCUDA_PATH", str(place))
-    cache.fill_launcher()
-    assert [file.name.split(".")[0] for file in folder.rglob("*.so")] == ["cuda_utils"]
+    cache.fill_launcher(place)
+    (module,) = folder.rglob("*.so")
+    assert module.name.startswith("cuda_utils.")
     assert not list(place.iterdir())
+    # As Triton asks for it when it starts, where there is no compiler.
+    monkeypatch.setattr(knobs.nvidia, "libcuda_path", str(place))
+    monkeypatch.setenv("CC", "/nonexistent/cc")
+    nvidia.library_dirs.cache_clear()
+    nvidia.libcuda_dirs.cache_clear()
+    found = compile_so_from_file(
+        src_path=str(Path(nvidia.__file__).with_name("driver.c")),
+        name="cuda_utils",
+        library_dirs=nvidia.library_dirs(),
+        include_dirs=nvidia.include_dirs,
+        libraries=nvidia.libraries,
+    )
+    nvidia.library_dirs.cache_clear()
+    nvidia.libcuda_dirs.cache_clear()
+    assert Path(found) == module
