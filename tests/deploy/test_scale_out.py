@@ -20,9 +20,14 @@ BROKEN_OFF = ("bad_gateway", "IncompleteRead", "RemoteDisconnected")
 def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     """Three scorers behind HAProxy on a cluster of three primaries; to be left with three that are ready."""
     need(TOOLS)
-    # A short linger, since nobody but the proxy has to notice; one lane, since they share this machine's cores.
-    environment = {"AUGUR_LINGER_SECONDS": "1", "AUGUR_LANES": "1", "AUGUR_STORE_TIMEOUT_MS": "1000"}
-    environment["AUGUR_STORE_WRITE_TIMEOUT_MS"] = "5000"
+    # One lane, since they share this machine's cores; patience, since these can be busy with other tests.
+    environment = {
+        "AUGUR_LINGER_SECONDS": "1",
+        "AUGUR_LANES": "1",
+        "AUGUR_TIMEOUT_MS": "10000",
+        "AUGUR_STORE_TIMEOUT_MS": "1000",
+        "AUGUR_STORE_WRITE_TIMEOUT_MS": "5000",
+    }
     with stack(tmp_path_factory.mktemp("fleet"), primaries=3, environment=environment) as running:
         yield running
 

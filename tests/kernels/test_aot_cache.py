@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from kernels.triton.variants import Variant, gru, scale
+from kernels.triton.variants import Variant, gru, scale, variants
 
 pytest.importorskip("triton")
 
@@ -97,3 +97,10 @@ def test_the_module_that_speaks_to_the_driver_is_compiled_without_one(
     nvidia.library_dirs.cache_clear()
     nvidia.libcuda_dirs.cache_clear()
     assert Path(found) == module
+
+
+def test_the_command_says_what_it_compiled(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cache.main(["--target", "cuda:80", "--hidden", "16", "--precision", "fast"]) == 0
+    kernels = len(list(folder.rglob("*.cubin")))
+    assert kernels == len(list(variants(16, "fast", "cuda:80", cells=("augru",))))
+    assert capsys.readouterr().out == f"cuda:80: {kernels} kernels\n"
