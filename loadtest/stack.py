@@ -313,6 +313,7 @@ def stack(
         raise ServerError(f"not installed: {', '.join(missing)}")
     with ExitStack() as ends:
         redis, proxy = Redis(folder, primaries), Proxy(folder, port)
+        ends.callback(proxy.stop)
         ends.callback(redis.stop)
         redis.start()
         made = Stack(folder, redis, proxy, environment or {})
@@ -320,7 +321,6 @@ def stack(
         made.scorers += [made.scorer(place + 1) for place in range(scorers)]
         for each in made.scorers:
             each.wait()
-        ends.callback(proxy.stop)
         proxy.start(made.scorers)
         yield made
 
