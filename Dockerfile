@@ -1,5 +1,6 @@
-# The whole service on CPUs: model, behaviour store, HTTP, and the bundled model and data.
+# The whole service: model, behaviour store, HTTP, and the bundled model and data.
 #   docker run --read-only -p 8000:8000 -e AUGUR_SEED=kuairand:data/kuairand_pure augur
+# It writes nothing on CPUs. On GPUs it writes kernels that were not compiled ahead to /var/cache/augur, which wants a volume.
 # AUGUR_SEED stores the bundled users; without it, as with a store of one's own, no user of the demonstration is stored.
 # All settings are AUGUR_* variables: docker run augur --help.
 ARG BASE=docker.io/library/python:3.11-slim-bookworm
@@ -17,32 +18,46 @@ RUN apt-get update \
 # pip stays out of /opt/venv, which is all that the next stage takes.
 RUN python -m venv /opt/pip && python -m venv --without-pip /opt/venv
 WORKDIR /src
-# The dependencies by themselves, so that a change of the code does not install them again.
+# The dependencies by themselves, so that a change of the code does not install them again; without what only compiling or
+# testing against them takes.
 COPY pyproject.toml constraints.txt ./
 RUN /opt/pip/bin/python -c "import tomllib; print(*tomllib.load(open('pyproject.toml', 'rb'))['project']['dependencies'], sep='\n')" > requirements.txt \
  && /opt/pip/bin/pip --python /opt/venv/bin/python install -c constraints.txt -r requirements.txt ${WHEELS} \
+ && cd /opt/venv/lib/python3*/site-packages && rm -rf torch/test torch/include pyarrow/include pyarrow/tests && cd /src \
  && /opt/pip/bin/pip install -c constraints.txt cmake nanobind ninja scikit-build-core ${WHEELS}
 COPY . .
 # Where the kernels did not compile the package installs without them, which is no image to ship.
 RUN /opt/pip/bin/pip wheel --no-deps --no-build-isolation -w /wheels ${WHEELS} . \
  && /opt/pip/bin/pip --python /opt/venv/bin/python install --no-deps /wheels/*.whl \
  && cd / && /opt/venv/bin/python -c "import kernels.native._native"
+# For GPUs: a CUDA build of torch, and what to compile kernels for ahead, of
+# --build-arg GPU_TARGETS="cuda:80 cuda:86 cuda:89 cuda:90 cuda:100".
+ARG GPU_TARGETS=""
+# The last path is a part of the cache's keys, and no more: where the driver's library is, the loader knows.
+ENV TRITON_CACHE_DIR=/var/cache/augur TRITON_LIBCUDA_PATH=/usr/local/lib
+RUN mkdir -p /var/cache/augur && cd / \
+ && if [ -n "${GPU_TARGETS}" ]; then /opt/venv/bin/python -m kernels.aot.cache --launcher /usr/local/lib --target ${GPU_TARGETS}; fi
 
 FROM ${BASE}
-ARG BASE
-ARG VERSION=""
-LABEL org.opencontainers.image.title="augur" \
-      org.opencontainers.image.description="Online CTR inference: DIEN behind an HTTP scoring endpoint" \
-      org.opencontainers.image.version="${VERSION}" \
-      org.opencontainers.image.licenses="Apache-2.0 AND CC-BY-SA-4.0" \
-      org.opencontainers.image.base.name="${BASE}"
 RUN groupadd --gid 10001 augur \
  && useradd --uid 10001 --gid augur --no-create-home --home-dir /nonexistent --shell /usr/sbin/nologin augur
 COPY --from=build /opt/venv /opt/venv
+COPY --from=build --chown=10001:10001 /var/cache/augur /var/cache/augur
 COPY LICENSE /app/
 COPY data /app/data
 WORKDIR /app
-ENV PATH=/opt/venv/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 AUGUR_HOST=0.0.0.0
+ENV PATH=/opt/venv/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 AUGUR_HOST=0.0.0.0 \
+    TRITON_CACHE_DIR=/var/cache/augur TRITON_LIBCUDA_PATH=/usr/local/lib
+# What differs from build to build comes last.
+ARG BASE
+ARG VERSION=""
+ARG REVISION=""
+LABEL org.opencontainers.image.title="augur" \
+      org.opencontainers.image.description="Online CTR inference: DIEN behind an HTTP scoring endpoint" \
+      org.opencontainers.image.version="${VERSION}" \
+      org.opencontainers.image.revision="${REVISION}" \
+      org.opencontainers.image.licenses="Apache-2.0 AND CC-BY-SA-4.0" \
+      org.opencontainers.image.base.name="${BASE}"
 USER 10001:10001
 EXPOSE 8000
 HEALTHCHECK --interval=10s --timeout=3s --start-period=60s --retries=3 \

@@ -1,12 +1,13 @@
 # Every verb sets up what it needs in .venv. PYTHON picks the interpreter (3.11 or newer), PORT where `serve` listens.
 # WHEELS holds extra options for pip, such as an index of CPU builds of torch. URL is a server for `loadtest`, ENGINE builds
-# the image IMAGE, CXX is the C++ compiler. SOAK is a length in seconds for `capacity`.
+# the image IMAGE, with kernels for GPU_TARGETS. CXX is the C++ compiler. SOAK is a length in seconds for `capacity`.
 PYTHON ?= python3
 PORT ?= 8000
 WHEELS ?=
 URL ?=
 SOAK ?=
 ENGINE ?=
+GPU_TARGETS ?=
 VERSION = $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
 IMAGE ?= augur:$(VERSION)
 # The bundled users are for the bundled model in the embedded store; they have no place in a store or model of one's own.
@@ -127,7 +128,8 @@ image:
 	done; \
 	test -n "$$engine" || { echo "no container engine answers: docker, podman or buildah is needed; set ENGINE=" >&2; exit 1; }; \
 	case $$engine in *docker) format= ;; *) format='--format docker' ;; esac; \
-	set -x; $$engine build $$format --build-arg VERSION=$(VERSION) --build-arg WHEELS='$(WHEELS)' -t $(IMAGE) .
+	set -x; $$engine build $$format --build-arg VERSION=$(VERSION) --build-arg WHEELS='$(WHEELS)' \
+	  --build-arg GPU_TARGETS='$(GPU_TARGETS)' --build-arg REVISION="$$(git rev-parse HEAD 2>/dev/null)" -t $(IMAGE) .
 
 clean:
 	rm -rf .venv build dist runs kernels/native/_native*.so *.egg-info .coverage .coverage.* .pytest_cache .mypy_cache .ruff_cache .hypothesis
