@@ -267,11 +267,13 @@ class Stack:
     def __init__(self, folder: Path, redis: Redis, proxy: Proxy, environment: Mapping[str, str]) -> None:
         self.folder, self.redis, self.proxy = folder, redis, proxy
         self.scorers: list[Scorer] = []
+        self.started: list[Scorer] = []  # also those that the proxy does not know
         self._environment = {"AUGUR_STORE": redis.url, **environment}
 
     def scorer(self, place: int) -> Scorer:
         """A new scorer, started but unknown to the proxy."""
         made = Scorer(place, self.folder, self._environment)
+        self.started.append(made)
         made.start()
         return made
 
@@ -326,7 +328,7 @@ def stack(
 
 
 def _stop_all(made: Stack) -> None:
-    running = [each.process for each in made.scorers if each.process is not None]
+    running = [each.process for each in made.started if each.process is not None]
     for process in running:
         process.popen.send_signal(signal.SIGINT)  # which does not linger
     for process in running:
