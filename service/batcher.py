@@ -43,8 +43,8 @@ class Batcher:
 
     `counts` grows with what happened: batches, requests and candidates computed, `histories` (users whose interest
     states were computed for them), users fetched, `shared` (requests that rode on the fetch of another one of their
-    user), and dropped, expired, abandoned, refused and degraded requests; of jobs that nobody waits for,
-    `shadow_candidates` alone.
+    user), and dropped, expired, abandoned and refused requests; of jobs that nobody waits for, `shadow_candidates`
+    alone.
     """
 
     def __init__(self, store: GuardedStore, settings: Settings) -> None:
@@ -264,7 +264,8 @@ class Batcher:
         for job in jobs:
             self._leave(job)
             total += len(job.item_ids)
-        if jobs and total <= self._settings.inline_candidates and self.lanes.idle:
+        settings = self._settings
+        if jobs and total <= settings.inline_candidates and not settings.max_wait_us and self.lanes.idle:
             self._deliver(computed([part for job in jobs for part in job.parts(self._budget)]))
         else:
             for job in jobs:

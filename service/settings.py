@@ -84,7 +84,7 @@ class Settings:
     )
     inline_candidates: int = field(
         default=16,
-        metadata=rule("a lone request of so few candidates is computed on the event loop, if no lane is busy", low=0),
+        metadata=rule("so few that arrive at once are computed on the event loop, if no lane is busy", low=0),
     )
     queue_candidates: int = field(
         default=16_384, metadata=rule("candidates that may wait; beyond it requests get 429", low=1)

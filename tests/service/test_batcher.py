@@ -410,3 +410,14 @@ def test_what_is_small_and_meets_nothing_under_way_is_computed_on_the_event_loop
     assert threads[:3] == ["MainThread"] * 3
     assert len(threads) >= 6
     assert set(threads[3:]) == {"augur-lane-0"}
+
+
+def test_what_is_small_waits_for_company_too_where_the_settings_ask_for_it(twin: TwinScorer) -> None:
+    async def scenario() -> None:
+        async with batching(twin, memory(), inline_candidates=8, max_wait_us=300_000) as batcher:
+            first = asyncio.ensure_future(ask(batcher, "1", [1]))
+            await asyncio.sleep(0.02)
+            await asyncio.gather(first, ask(batcher, "2", [2]))
+
+    asyncio.run(scenario())
+    assert [len(call) for call in twin.calls] == [2]
