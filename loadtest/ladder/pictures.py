@@ -29,6 +29,7 @@ def drawn(found: dict[str, Any], kind: str) -> bytes:
     _paper(right, [(PAPER["first_ms"], 0), (PAPER["last_ms"], last)])
     left.set_yticks(range(len(rungs)), [f"{one['name']}: {one['what']}" for one in rungs])
     left.invert_yaxis()
+    figure.legend(*left.get_legend_handles_labels(), loc="outside lower right", frameon=False, fontsize=9)
     written = io.BytesIO()
     figure.savefig(written, format=kind, dpi=150)
     return written.getvalue()
@@ -59,4 +60,3 @@ def _paper(axes: Axes, points: list[tuple[float, int]]) -> None:
     across, up = zip(*points, strict=True)
     label = "the paper's, on its hardware"
     axes.plot(across, up, "D", color=COLOURS[1], markerfacecolor="white", markersize=8, zorder=3, label=label)
-    axes.legend(frameon=False, fontsize=8, loc="lower right")
