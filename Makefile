@@ -28,7 +28,7 @@ EDITABLE = $(PIP) --no-build-isolation -e
 TRITON = triton==3.9.0
 .DEFAULT_GOAL = help
 .NOTPARALLEL:
-.PHONY: help setup retry serve test check sanitize train bench loadtest capacity image clean lock
+.PHONY: help setup retry serve test check sanitize train bench loadtest capacity ladder image clean lock
 
 help:
 	@echo "make serve     score requests on 127.0.0.1:$(PORT) with the bundled model and users"
@@ -39,6 +39,7 @@ help:
 	@echo "make bench     kernels against what else one could run"
 	@echo "make loadtest  locust against a server of its own, or URL="
 	@echo "make capacity  this server against a plain one: what each can take"
+	@echo "make ladder    what kernels, shared work and a distilled model each give"
 	@echo "make image     build the container image $(IMAGE) with docker, podman or buildah, or ENGINE="
 	@echo "make setup     prepare .venv for all of these (each also does what it needs by itself)"
 	@echo "make clean     remove what the others made"
@@ -120,6 +121,9 @@ loadtest: .venv/loadtest.stamp .venv/native.stamp
 
 capacity: .venv/loadtest.stamp .venv/native.stamp
 	$(BIN)/python -m loadtest.capacity $(if $(SOAK),--soak $(SOAK))
+
+ladder: .venv/loadtest.stamp .venv/native.stamp
+	$(BIN)/python -m loadtest.ladder
 
 # The first engine that answers, if none is named. All but docker need to be told of a format that has health checks.
 image:

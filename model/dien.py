@@ -213,10 +213,14 @@ class Dien(nn.Module):
         target = self.embeddings.items(inputs.target)
         real = mask(inputs.lengths, behaviors.shape[0]).to(behaviors.dtype)
         pooled = (behaviors * real.unsqueeze(-1)).sum(0) / inputs.lengths.clamp(min=1).unsqueeze(-1)
-        final = self.evolve(states, self.attend(states, target, inputs.lengths), inputs.lengths)
+        final = self.final(states, target, inputs.lengths)
         crossed = target * pooled[:, : target.shape[1]]
         side = self.embeddings.side(inputs.user, inputs.context)
         return self.head(torch.cat([side, target, pooled, crossed, final], dim=-1))  # type: ignore[no-any-return]
+
+    def final(self, states: Tensor, target: Tensor, lengths: Tensor) -> Tensor:
+        """The final interest `[B, H]` towards `target [B, E]`."""
+        return self.evolve(states, self.attend(states, target, lengths), lengths)
 
     def losses(self, inputs: Inputs, following: Following, clicks: Tensor) -> dict[str, Tensor]:
         """`target` and `auxiliary` losses (DIEN eq. 6-8), and the logits."""

@@ -28,10 +28,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--threads", type=int, default=len(os.sched_getaffinity(0)), help="of torch (one for each core)"
     )
+    parser.add_argument("--fused", action="store_true", help="the recurrences by this project's kernels")
     chosen = parser.parse_args(arguments)
     torch.set_num_threads(chosen.threads)
     try:
-        app = create_app(EagerDien(chosen.model), histories_of(open_data(chosen.seed)))
+        app = create_app(EagerDien(chosen.model, fused=chosen.fused), histories_of(open_data(chosen.seed)))
     except (ArtifactError, DataError) as error:
         print(f"loadtest.baseline: {error}", file=sys.stderr)
         return 2

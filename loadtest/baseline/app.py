@@ -82,6 +82,7 @@ def create_app(network: EagerDien, histories: dict[str, History]) -> FastAPI:
     async def models() -> dict[str, Any]:
         schema = artifact.schema
         described = {"name": artifact.name, "version": artifact.version, "max_history": schema.max_history}
+        described["description"] = network.description
         return {"models": [described | {"actions": schema.actions, "context_fields": schema.context_fields}]}
 
     @app.get("/livez")

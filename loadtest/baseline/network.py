@@ -12,6 +12,8 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
+import kernels
+from loadtest.baseline.fused import fused as fused_network
 from model.artifact import load_artifact
 from model.dien import Inputs
 from model.features import OUT_OF_VOCABULARY
@@ -27,17 +29,25 @@ class History(NamedTuple):
 
 
 class EagerDien:
-    """The artifact's network, in evaluation mode."""
+    """The artifact's network, in evaluation mode; `fused`: its recurrences by the kernels."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, fused: bool = False) -> None:
         self.artifact = load_artifact(folder)
         self._schema = self.artifact.schema
-        self._network = self.artifact.model()
+        self._network = fused_network(self.artifact) if fused else self.artifact.model()
+        backend = kernels.resolve_backend("auto", "cpu", torch.float32, self.artifact.config.hidden)
+        self._recurrences = f"{kernels.describe_backend(backend)} kernels" if fused else "eager PyTorch"
 
     @property
     def max_history(self) -> int:
         """How many of the newest behaviours count."""
         return self._schema.max_history
+
+    @property
+    def description(self) -> str:
+        """Architecture, size and what computes the recurrences in one line."""
+        config = self.artifact.config
+        return f"DIEN {config.cell} hidden {config.hidden}, {self._recurrences}, repeated for each candidate"
 
     def action_places(self, names: Sequence[str | None]) -> list[int]:
         """Places of actions by name; of the default one where there is none, -1 for an unknown one."""

@@ -6,24 +6,22 @@ import argparse
 import json
 import sys
 from collections.abc import Sequence
-from contextlib import ExitStack
 from importlib.util import find_spec
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 from loadtest.capacity import parts
-from loadtest.capacity.stand import BUNDLED, Effort, Stand, halves
+from loadtest.capacity.options import add_shared, stand_of
+from loadtest.capacity.stand import Stand
 from loadtest.capacity.words import page, text
 from loadtest.openloop import machine
-from loadtest.openloop.options import cores, number, whole
+from loadtest.openloop.options import number, whole
 from loadtest.openloop.run import Bench
 from loadtest.openloop.samples import as_json
 from loadtest.openloop.schedule import COMPANION_MS
 from loadtest.openloop.target import Target, TargetError
-from loadtest.openloop.worker import WorkerError, Workers
+from loadtest.openloop.worker import WorkerError
 from loadtest.servers import ServerError, end_on_term
-from loadtest.traffic import Traffic
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -33,22 +31,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print("loadtest.capacity: needs matplotlib: pip install -e '.[loadtest]'", file=sys.stderr)
         return 2
     chosen.out.mkdir(parents=True, exist_ok=True)
-    effort = Effort(
-        chosen.p99_ms,
-        chosen.duration,
-        chosen.warmup,
-        chosen.rounds,
-        tuple(chosen.lengths),
-        chosen.candidates,
-        chosen.users,
-        start=chosen.start_rate,
-        soak=chosen.soak,
-    )
     try:
-        with ExitStack() as stack:
-            workers = stack.enter_context(Workers(1, chosen.client_cpus))
-            folder = Path(stack.enter_context(TemporaryDirectory()))
-            stand = Stand(folder, effort, Traffic(), workers, chosen.model, chosen.server_cpus)
+        with stand_of(chosen, chosen.lengths, chosen.soak) as stand:
             found = measure(stand, chosen.costs)
     except (ServerError, TargetError, WorkerError) as error:
         print(f"loadtest.capacity: {error}", file=sys.stderr)
@@ -66,30 +50,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def options(arguments: Sequence[str] | None) -> argparse.Namespace:
     """The options as given, checked."""
-    servers, client = halves()
     parser = argparse.ArgumentParser(
         prog="python -m loadtest.capacity",
         description="Augur against FastAPI and eager PyTorch: the same model, requests, machine and bound.",
     )
-    parser.add_argument("--p99-ms", type=number(0, above=True), default=Effort().p99_ms, help="the bound (100)")
-    parser.add_argument("--duration", type=number(0, above=True), default=Effort().seconds, help="of a run, s (8)")
-    parser.add_argument("--warmup", type=number(0), default=Effort().warmup, help="before each run, s (1)")
-    parser.add_argument("--rounds", type=whole(1), default=Effort().rounds, help="of everything, in turn (3)")
+    add_shared(parser, Path("runs/capacity"))
     parser.add_argument("--lengths", type=whole(1, 100), nargs="+", default=[50, 100], help="of histories (50 100)")
-    parser.add_argument("--candidates", type=whole(1), default=Effort().candidates, help="of a request (200)")
-    parser.add_argument("--users", type=whole(1), default=Effort().users, help="different users (500)")
-    parser.add_argument("--start-rate", type=number(0, above=True), default=Effort().start, help="tried first (20)")
     parser.add_argument("--costs", action="store_true", help="only what a request costs the server's processor")
     parser.add_argument("--soak", type=number(0), default=0.0, help="seconds of one long run at the end (0)")
-    parser.add_argument("--model", type=Path, default=BUNDLED, help="artifact that both serve (the bundled one)")
-    parser.add_argument("--server-cpus", type=cores, default=servers, metavar="N,...", help=f"({_said(servers)})")
-    parser.add_argument("--client-cpus", type=cores, default=client, metavar="N,...", help=f"({_said(client)})")
-    parser.add_argument("--out", type=Path, default=Path("runs/capacity"), help="folder of the reports (runs/capacity)")
     return parser.parse_args(arguments)
-
-
-def _said(cpus: Sequence[int]) -> str:
-    return ",".join(map(str, cpus)) or "any"
 
 
 def measure(stand: Stand, only_costs: bool = False) -> dict[str, Any]:

@@ -52,16 +52,19 @@ class Stand:
     cpus: Collection[int] = ()
 
     @contextmanager
-    def augur(self, length: int) -> Iterator[Target]:
-        """Augur, with a model that looks back so far."""
-        environment = {"AUGUR_MODEL": str(self._model(length))}
-        with self._own("augur", SERVER, environment) as target:
+    def augur(self, length: int, hidden: int | None = None, *, name: str = "augur") -> Iterator[Target]:
+        """Augur, with a model that looks back so far; with `hidden` one of that size, whose scores mean nothing."""
+        environment = {"AUGUR_MODEL": str(self._model(length, hidden))}
+        with self._own(name, SERVER, environment) as target:
             yield target
 
     @contextmanager
-    def baseline(self, length: int) -> Iterator[Target]:
-        """The plain server, with the same model."""
-        with self._own("baseline", (*BASELINE, "--model", str(self._model(length)))) as target:
+    def baseline(
+        self, length: int, hidden: int | None = None, *, fused: bool = False, name: str = "baseline"
+    ) -> Iterator[Target]:
+        """The plain server, with the same model; `fused`: its recurrences by the kernels."""
+        command = (*BASELINE, "--model", str(self._model(length, hidden)), *(["--fused"] if fused else []))
+        with self._own(name, command) as target:
             yield target
 
     @contextmanager
@@ -91,12 +94,16 @@ class Stand:
         with own_server(log, command, cpus=self.cpus, endings=ENDINGS, environment=environment) as own:
             yield Target(own.url, own.pid, name)
 
-    def _model(self, length: int) -> Path:
+    def _model(self, length: int, hidden: int | None = None) -> Path:
         """A copy of the artifact that looks back so far: a model that looks less far would compute less."""
-        folder = self.folder / f"history_{length}"
+        longer = self._made("lengthen", self.model, length)
+        return longer if hidden is None else self._made("widen", longer, hidden)
+
+    def _made(self, way: str, source: Path, size: int) -> Path:
+        """What a command of `loadtest.baseline` makes of an artifact; nothing here imports the model's code."""
+        folder = self.folder / f"{source.name}_{way}_{size}"
         if not folder.exists():
-            # By its command, for nothing here imports the model's code.
-            command = [sys.executable, "-m", "loadtest.baseline.lengthen", str(self.model), str(folder), str(length)]
+            command = [sys.executable, "-m", f"loadtest.baseline.{way}", str(source), str(folder), str(size)]
             done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
             if done.returncode:
                 raise ServerError(f"{self.model}: no model to serve: {done.stderr.strip().splitlines()[-1]}")
