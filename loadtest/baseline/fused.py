@@ -42,6 +42,12 @@ def fused(artifact: Artifact) -> FusedDien:
     return model.eval()
 
 
+def describe(artifact: Artifact) -> str:
+    """Which kernels compute on this CPU."""
+    backend = kernels.resolve_backend("auto", "cpu", torch.float32, artifact.config.hidden)
+    return f"{kernels.describe_backend(backend)} kernels"
+
+
 def _ragged(steps_first: Tensor) -> Tensor:
     """`[T, B, X]` to `[B * T, X]`, all rows' steps end to end."""
     return steps_first.transpose(0, 1).flatten(0, 1)

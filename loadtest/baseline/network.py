@@ -12,8 +12,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-import kernels
-from loadtest.baseline.fused import fused as fused_network
+from loadtest.baseline import fused as by_kernels
 from model.artifact import load_artifact
 from model.dien import Inputs
 from model.features import OUT_OF_VOCABULARY
@@ -34,9 +33,8 @@ class EagerDien:
     def __init__(self, folder: Path, *, fused: bool = False) -> None:
         self.artifact = load_artifact(folder)
         self._schema = self.artifact.schema
-        self._network = fused_network(self.artifact) if fused else self.artifact.model()
-        backend = kernels.resolve_backend("auto", "cpu", torch.float32, self.artifact.config.hidden)
-        self._recurrences = f"{kernels.describe_backend(backend)} kernels" if fused else "eager PyTorch"
+        self._network = by_kernels.fused(self.artifact) if fused else self.artifact.model()
+        self._recurrences = by_kernels.describe(self.artifact) if fused else "eager PyTorch"
 
     @property
     def max_history(self) -> int:
