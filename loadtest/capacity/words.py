@@ -25,10 +25,16 @@ def text(found: dict[str, Any]) -> str:
     return "\n".join(_lines(found))
 
 
-def _lines(found: dict[str, Any]) -> Iterator[str]:
-    about, cores, model = found["machine"], found["cores"], found["model"]
+def where(found: dict[str, Any]) -> Iterator[str]:
+    """The machine, and who had which of its cores."""
+    about, cores = found["machine"], found["cores"]
     yield f"{about['cpu']}, {about['cores']} cores, load before: {about['load_before']}; client and servers share them"
     yield f"servers on cores {cores['servers'] or 'any'}, client on {cores['client'] or 'any'}"
+
+
+def _lines(found: dict[str, Any]) -> Iterator[str]:
+    model = found["model"]
+    yield from where(found)
     yield f"model {model['name']} {model['version']}: {model['description']}"
     yield ""
     if found["capacity"]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from loadtest.capacity.words import where
 from loadtest.ladder.pictures import PAPER, drawn
 from loadtest.openloop import pages
 from loadtest.openloop.table import spread
@@ -25,9 +26,7 @@ def text(found: dict[str, Any]) -> str:
 
 
 def _lines(found: dict[str, Any]) -> Iterator[str]:
-    about, cores = found["machine"], found["cores"]
-    yield f"{about['cpu']}, {about['cores']} cores, load before: {about['load_before']}; client and servers share them"
-    yield f"servers on cores {cores['servers'] or 'any'}, client on {cores['client'] or 'any'}"
+    yield from where(found)
     yield (
         f"{found['candidates']} candidates, histories of {found['history']} sent along, "
         f"p99 within {found['bound_p99_ms']:g} ms; first p50, p99 and CPU at {found['low_rate']:g}/s"

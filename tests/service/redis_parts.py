@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import random
 import shutil
 import signal
 import socket
@@ -23,7 +22,8 @@ import trustme
 from redis.connection import Connection, SSLConnection
 from redis.exceptions import ResponseError
 
-LOCALHOST = "127.0.0.1"
+from loadtest.stack import LOCALHOST, free_port
+
 SPEAK: Any = Connection  # which has no types
 SPEAK_TLS: Any = SSLConnection
 
@@ -39,19 +39,6 @@ def redis_binary() -> str | None:
 def lacking(what: str) -> None:
     """In CI a test must not pass for want of a tool."""
     pytest.fail(what) if os.environ.get("CI") else pytest.skip(what)
-
-
-def free_port() -> int:
-    """A port that is free, and the one by which nodes of a cluster speak among themselves, too."""
-    for port in random.SystemRandom().sample(range(20_000, 30_000), 100):
-        with socket.socket() as probe, socket.socket() as bus:
-            try:
-                probe.bind((LOCALHOST, port))
-                bus.bind((LOCALHOST, port + 10_000))
-            except OSError:
-                continue
-            return port
-    raise AssertionError("no free port")
 
 
 class RedisServer:

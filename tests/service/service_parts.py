@@ -186,3 +186,33 @@ ADMIN_KEYS = f"admin:{sha256(ADMIN_KEY['x-api-key'].encode()).hexdigest()}"
 
 VALID = {"user_id": "1", "item_ids": [100]}
 EVENT = event(100, 1)
+
+
+class Wire(asyncio.Transport):
+    """A transport that remembers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.closed, self.written, self.writes = False, b"", 0
+
+    def get_extra_info(self, name: str, default: Any = None) -> Any:
+        return default
+
+    def get_write_buffer_size(self) -> int:
+        return 0
+
+    def is_closing(self) -> bool:
+        return self.closed
+
+    def close(self) -> None:
+        self.closed = True
+
+    def pause_reading(self) -> None:
+        pass
+
+    resume_reading = pause_reading
+
+    def write(self, data: Any) -> None:
+        assert not self.closed
+        self.writes += 1
+        self.written += data

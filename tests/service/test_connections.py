@@ -16,6 +16,7 @@ import httpx
 import pytest
 import uvicorn
 from process_parts import Process, running
+from service_parts import Wire
 from uvicorn.server import ServerState
 
 from service import connections, protocol, server
@@ -217,29 +218,6 @@ def test_nothing_is_written_to_a_client_that_went_within_the_turn() -> None:
     assert asyncio.run(scenario()) == (b"ab", b"")
 
 
-class Silent(asyncio.Transport):
-    """A transport to nobody."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.closed, self.written = False, b""
-
-    def get_extra_info(self, name: str, default: Any = None) -> Any:
-        return default
-
-    def get_write_buffer_size(self) -> int:
-        return 0
-
-    def is_closing(self) -> bool:
-        return self.closed
-
-    def close(self) -> None:
-        self.closed = True
-
-    def write(self, data: Any) -> None:
-        self.written += data
-
-
 def test_a_connection_that_never_asks_is_ended_once() -> None:
     async def scenario() -> None:
         async def nothing(scope: Any, receive: Any, send: Any) -> None:
@@ -248,7 +226,7 @@ def test_a_connection_that_never_asks_is_ended_once() -> None:
         config = uvicorn.Config(nothing)
         limits = Limits(receive_seconds=5, max_connections=1, idle_seconds=75)
         made = PatientProtocol(config=config, server_state=ServerState(), app_state={}, limits=limits)
-        transport = Silent()
+        transport = Wire()
         made.connection_made(transport)
         now = time.monotonic()
         made.check(now + 70)
@@ -268,8 +246,7 @@ def test_what_this_side_does_not_read_is_not_held_against_the_client() -> None:
 
         limits = Limits(receive_seconds=5, max_connections=1, idle_seconds=75)
         made = PatientProtocol(config=uvicorn.Config(waits), server_state=ServerState(), app_state={}, limits=limits)
-        transport = Silent()
-        transport.pause_reading = transport.resume_reading = lambda: None  # type: ignore[method-assign]
+        transport = Wire()
         made.connection_made(transport)
         made.data_received(HEAD % 1_000_000 + b"x" * 100_000)
         now = time.monotonic()

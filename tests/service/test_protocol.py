@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import uvicorn
+from service_parts import Wire
 from uvicorn.server import ServerState
 
 from service.connections import Limits
@@ -17,36 +18,6 @@ BODY = b'{"scores":[0.5]}'
 LINES = ((b"content-type", b"application/json"), (b"content-length", b"%d" % len(BODY)), (b"x-request-id", b"a"))
 HEAD = b"HTTP/1.1 200 OK\r\n" + b"".join(b"%s: %s\r\n" % line for line in LINES)
 ASKED = b"GET / HTTP/1.1\r\nhost: x\r\n\r\n"
-
-
-class Wire(asyncio.Transport):
-    """A transport that remembers."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.closed, self.written, self.writes = False, b"", 0
-
-    def get_extra_info(self, name: str, default: Any = None) -> Any:
-        return default
-
-    def get_write_buffer_size(self) -> int:
-        return 0
-
-    def is_closing(self) -> bool:
-        return self.closed
-
-    def close(self) -> None:
-        self.closed = True
-
-    def pause_reading(self) -> None:
-        pass
-
-    resume_reading = pause_reading
-
-    def write(self, data: Any) -> None:
-        assert not self.closed
-        self.writes += 1
-        self.written += data
 
 
 class Served:

@@ -12,8 +12,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from redis_parts import LOCALHOST, RedisServer, free_port, until
+from redis_parts import RedisServer, until
 
+from loadtest.stack import LOCALHOST, free_port
 from model.data import open_data
 from service.seed import main
 from service.seeding import sequences

@@ -16,18 +16,17 @@ import numpy as np
 import pytest
 from redis.crc import key_slot
 from redis_parts import (
-    LOCALHOST,
     RedisCluster,
     RedisServer,
     SentinelGroup,
     SentinelServer,
     TlsSentinel,
     TlsServer,
-    free_port,
     proxy_to,
     until,
 )
 
+from loadtest.stack import LOCALHOST, free_port
 from service.settings import Settings
 from service.stores import BehaviorStore, StoreError, StoreRefusedError, open_store
 from service.stores.guarded import GuardedStore
