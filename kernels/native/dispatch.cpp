@@ -71,7 +71,7 @@ const std::vector<const Kernels*>& all_kernels() {
 std::atomic<const Kernels*> chosen{nullptr};
 
 constexpr int64_t kStepsOfTask = 64;    // projected in one task
-constexpr int64_t kStepsWorthHelp = 256;  // below, waking a helper costs more than it saves
+constexpr int64_t kStepsWorthHelp = 256;  // of each thread; below, waking a helper costs more than it saves
 constexpr int64_t kGroupsOfThread = 16;   // about; the last ones are waited for
 constexpr int kTogether = 4;            // rows that share a load of the weights
 constexpr int64_t kRowsOfUsers = 16;
@@ -231,7 +231,20 @@ bool choose_instruction_set(const std::string& name) {
   return false;
 }
 
-bool gru(const float* inputs, const Users& users, const PlainWeights& plain, bool projected, bool fast, int threads,
+int threads_worth(int64_t steps, int threads) {
+  return static_cast<int>(std::clamp<int64_t>(steps / kStepsWorthHelp, 1, threads));
+}
+
+int64_t steps_of(const Users& users, const Candidates& candidates) {
+  int64_t steps = 0;
+  for (int64_t c = 0; c < candidates.count; ++c) {
+    const int64_t u = candidates.user_of[c];
+    steps += users.offsets[u + 1] - users.offsets[u];
+  }
+  return steps;
+}
+
+bool gru(const float* inputs, const Users& users, const PlainWeights& plain, bool projected, bool fast, Team& team,
          float* out) {
   const Kernels& kernels = kernels_in_use();
   const auto weights = packed(plain, kernels, fast);
@@ -239,8 +252,7 @@ bool gru(const float* inputs, const Users& users, const PlainWeights& plain, boo
   const Weights& view = weights->view;
   const int64_t steps = users.offsets[users.count];
   const auto x = aligned<float>(steps * 3 * view.padded);
-  if (steps < kStepsWorthHelp) threads = 1;
-  in_parallel((steps + kStepsOfTask - 1) / kStepsOfTask, threads, [&](int64_t task, int) {
+  team.each((steps + kStepsOfTask - 1) / kStepsOfTask, [&](int64_t task, int) {
     const WithoutDenormals without;
     const int64_t begin = task * kStepsOfTask, count = std::min(kStepsOfTask, steps - begin);
     float* to = x.get() + begin * 3 * view.padded;
@@ -251,10 +263,10 @@ bool gru(const float* inputs, const Users& users, const PlainWeights& plain, boo
   });
   std::vector<int64_t> order = longest_first(users);
   while (!order.empty() && users.offsets[order.back() + 1] == users.offsets[order.back()]) order.pop_back();
-  const std::vector<int64_t> cuts = groups_of(static_cast<int64_t>(order.size()), kRowsOfUsers, threads);
+  const std::vector<int64_t> cuts = groups_of(static_cast<int64_t>(order.size()), kRowsOfUsers, team.threads());
   const int64_t room = padded_to_16(static_cast<int64_t>(kernels.scratch_floats(view.padded)));
-  const auto scratch = aligned<float>(threads * room);
-  in_parallel(static_cast<int64_t>(cuts.size()) - 1, threads, [&](int64_t task, int worker) {
+  const auto scratch = aligned<float>(team.threads() * room);
+  team.each(static_cast<int64_t>(cuts.size()) - 1, [&](int64_t task, int worker) {
     const WithoutDenormals without;
     Row rows[kRowsOfUsers];
     int64_t count = 0;
@@ -268,7 +280,7 @@ bool gru(const float* inputs, const Users& users, const PlainWeights& plain, boo
 }
 
 bool evolve(const float* states, const Users& users, const Candidates& candidates, const PlainWeights& plain, Cell cell,
-            bool fast, int threads, float* out) {
+            bool fast, Team& team, float* out) {
   const Kernels& kernels = kernels_in_use();
   const auto weights = packed(plain, kernels, fast);
   if (!weights->finite) return false;
@@ -290,11 +302,9 @@ bool evolve(const float* states, const Users& users, const Candidates& candidate
     if (begin == 0)
       transpose(states + first * hidden, users.offsets[u + 1] - first, hidden, columns.get() + plan.column_place[u]);
   };
-  in_parallel(static_cast<int64_t>(pieces.size()), plan.steps < kStepsWorthHelp ? 1 : threads, prepare);
+  team.each(static_cast<int64_t>(pieces.size()), prepare);
 
-  int64_t all_steps = 0;
-  for (const int64_t c : plan.order) all_steps += users.offsets[candidates.user_of[c] + 1] - users.offsets[candidates.user_of[c]];
-  if (all_steps < kStepsWorthHelp) threads = 1;
+  const int threads = team.threads();
   const std::vector<int64_t> cuts = groups_of(rows_in_all, rows_of_group(kernels, fast, rows_in_all, threads), threads);
   const int64_t groups = static_cast<int64_t>(cuts.size()) - 1;
   int64_t most_attention = 0;
@@ -302,9 +312,9 @@ bool evolve(const float* states, const Users& users, const Candidates& candidate
     most_attention = std::max(most_attention, attention_floats(plan, users, candidates, cuts[g], cuts[g + 1]));
   const int64_t walking = padded_to_16(static_cast<int64_t>(kernels.scratch_floats(view.padded)));
   const int64_t room = walking + most_attention;
-  const auto scratch = aligned<float>(threads * room);
+  const auto scratch = aligned<float>(team.threads() * room);
 
-  in_parallel(groups, threads, [&](int64_t task, int worker) {
+  team.each(groups, [&](int64_t task, int worker) {
     const WithoutDenormals without;
     float* own = scratch.get() + worker * room;
     float* a = own + walking;
@@ -322,7 +332,7 @@ bool evolve(const float* states, const Users& users, const Candidates& candidate
   return true;
 }
 
-void attention(const float* states, int64_t hidden, const Users& users, const Candidates& candidates, int threads,
+void attention(const float* states, int64_t hidden, const Users& users, const Candidates& candidates, Team& team,
                int64_t longest, float* out) {
   const Kernels& kernels = kernels_in_use();
   const Plan plan(users, candidates, hidden);
@@ -332,10 +342,10 @@ void attention(const float* states, int64_t hidden, const Users& users, const Ca
   for (const int64_t u : plan.used)
     transpose(states + users.offsets[u] * hidden, users.offsets[u + 1] - users.offsets[u], hidden,
               columns.get() + plan.column_place[u]);
-  const std::vector<int64_t> cuts = groups_of(rows, kernels.rows, threads);
+  const std::vector<int64_t> cuts = groups_of(rows, kernels.rows, team.threads());
   const int64_t room = kernels.rows * padded_to_16(longest);
-  const auto scratch = aligned<float>(threads * room);
-  in_parallel(static_cast<int64_t>(cuts.size()) - 1, threads, [&](int64_t task, int worker) {
+  const auto scratch = aligned<float>(team.threads() * room);
+  team.each(static_cast<int64_t>(cuts.size()) - 1, [&](int64_t task, int worker) {
     const WithoutDenormals without;
     float* a = scratch.get() + worker * room;
     attend_group(kernels, columns.get(), plan, users, candidates, hidden, cuts[task], cuts[task + 1], a);
@@ -352,11 +362,12 @@ double multiply_add_peak(int threads, double seconds) {
   using Clock = std::chrono::steady_clock;
   const auto since = [](Clock::time_point begin) { return std::chrono::duration<double>(Clock::now() - begin).count(); };
   std::atomic<double> best{0.0};
+  Team team(threads);
   const Clock::time_point begin = Clock::now();
   while (since(begin) < seconds) {
     const Clock::time_point round = Clock::now();
     std::atomic<int64_t> done{0};
-    in_parallel(threads, threads, [&](int64_t, int) { done += kernels.multiply_add(100000); });
+    team.each(threads, [&](int64_t, int) { done += kernels.multiply_add(100000); });
     best = std::max(best.load(), static_cast<double>(done) / since(round));
   }
   return best;

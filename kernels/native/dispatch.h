@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "crew.h"
 #include "kernels.h"
 #include "weights.h"
 
@@ -37,15 +38,21 @@ struct Candidates {
   int64_t count;
 };
 
+// Steps of all candidates together.
+int64_t steps_of(const Users& users, const Candidates& candidates);
+// How many of the threads so many steps are worth; the head of a candidate counts as some.
+constexpr int64_t kStepsOfHead = 12;
+int threads_worth(int64_t steps, int threads);
+
 // out [N, H] from inputs [N, I], or [N, 3H] when projected. Returns false, having written nothing, unless all weights are
 // finite.
-bool gru(const float* inputs, const Users& users, const PlainWeights& weights, bool projected, bool fast, int threads,
+bool gru(const float* inputs, const Users& users, const PlainWeights& weights, bool projected, bool fast, Team& team,
          float* out);
 // out [C, H] from states [N, H]; the same of weights.
 bool evolve(const float* states, const Users& users, const Candidates& candidates, const PlainWeights& weights,
-            Cell cell, bool fast, int threads, float* out);
+            Cell cell, bool fast, Team& team, float* out);
 // out [C, T] from states [N, H]; what lies past a user's length is not touched.
-void attention(const float* states, int64_t hidden, const Users& users, const Candidates& candidates, int threads,
+void attention(const float* states, int64_t hidden, const Users& users, const Candidates& candidates, Team& team,
                int64_t longest, float* out);
 
 // Float32 multiply-adds per second on so many threads, by the instruction set in use; what evolve can at best do with it.

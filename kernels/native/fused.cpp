@@ -7,12 +7,6 @@
 
 namespace augur {
 
-namespace {
-
-constexpr int64_t kRequestsWorthHelp = 16;
-
-}  // namespace
-
 int wrong_argument(const FusedModel& model, const FusedBatch& batch) {
   if (!inside(batch.behaviors, batch.behavior_count, model.items)) return 1;
   if (model.actions && !inside(batch.actions, batch.behavior_count, model.actions)) return 2;
@@ -29,6 +23,8 @@ bool fused(const FusedModel& model, const FusedBatch& batch, int threads, float*
   const Kernels& kernels = kernels_in_use();
   const int64_t hidden = model.hidden, width = 3 * hidden, behaviors = batch.behavior_count;
   const Users users{batch.offsets, batch.users};
+  const Candidates of_users{nullptr, batch.history_of, batch.candidate_count};
+  Team team(threads_worth(behaviors + steps_of(users, of_users) + batch.candidate_count * kStepsOfHead, threads));
 
   const auto projected = aligned<float>(behaviors * width), states = aligned<float>(behaviors * hidden);
   for (int64_t n = 0; n < behaviors; ++n) {
@@ -41,14 +37,14 @@ bool fused(const FusedModel& model, const FusedBatch& batch, int threads, float*
       std::memcpy(to, item, width * sizeof(float));
     }
   }
-  if (!gru(projected.get(), users, model.extractor, true, model.fast, threads, states.get())) return false;
+  if (!gru(projected.get(), users, model.extractor, true, model.fast, team, states.get())) return false;
 
   const int64_t candidates = batch.candidate_count;
   const auto queries = aligned<float>(candidates * hidden), final = aligned<float>(candidates * hidden);
   for (int64_t c = 0; c < candidates; ++c)
     std::memcpy(queries.get() + c * hidden, model.queries + batch.candidates[c] * hidden, hidden * sizeof(float));
   if (!evolve(states.get(), users, {queries.get(), batch.history_of, candidates}, model.evolution, model.cell, model.fast,
-              threads, final.get()))
+              team, final.get()))
     return false;
 
   const auto requests = aligned<float>(batch.requests * model.width);
@@ -56,7 +52,7 @@ bool fused(const FusedModel& model, const FusedBatch& batch, int threads, float*
   const PooledInputs pooled{model.embeddings, model.actions ? model.action_embeddings : nullptr, model.of_pooled,
                             batch.side_table, batch.behaviors, batch.actions, batch.side, model.embedding,
                             model.actions ? model.action_embedding : 0, model.width, batch.side_features};
-  in_parallel(batch.requests, batch.requests < kRequestsWorthHelp ? 1 : threads, [&](int64_t r, int) {
+  team.each(batch.requests, [&](int64_t r, int) {
     const WithoutDenormals without;
     const int64_t u = batch.history_of_request[r];
     kernels.pool(pooled, batch.offsets[u], batch.offsets[u + 1], r, factors.get() + r * model.embedding,
@@ -64,7 +60,7 @@ bool fused(const FusedModel& model, const FusedBatch& batch, int threads, float*
   });
   const HeadInputs given{model.targets, model.embeddings, requests.get(), factors.get(), final.get(), batch.candidates,
                          batch.request_of, model.items, batch.requests, candidates, model.embedding};
-  if (!head(model.head, given, threads, out)) return false;
+  if (!head(model.head, given, team, out)) return false;
   kernels.sigmoid(out, candidates);
   return true;
 }

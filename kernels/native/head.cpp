@@ -11,7 +11,6 @@ namespace {
 
 constexpr int64_t kPanel = 16;
 constexpr int64_t kRowsOfTask = 32;      // their inputs and sums stay in the second cache with the weights
-constexpr int64_t kRowsWorthHelp = 64;  // below, waking a helper costs more than it saves
 
 int64_t padded_to_panel(int64_t count) { return (count + kPanel - 1) / kPanel * kPanel; }
 
@@ -62,18 +61,17 @@ const float* PackedHead::kept(int64_t count, int64_t padded, const float* from) 
   return memory_.back().get();
 }
 
-bool head(const PackedHead& weights, const HeadInputs& given, int threads, float* out) {
+bool head(const PackedHead& weights, const HeadInputs& given, Team& team, float* out) {
   if (!inside(given.item_of, given.count, given.item_rows) || !inside(given.request_of, given.count, given.request_rows))
     return false;
   const Kernels& kernels = kernels_in_use();
   const HeadView& view = weights.view();
-  if (given.count < kRowsWorthHelp) threads = 1;
   // Enough tasks to go round the threads, of a multiple of 8 rows.
-  const int64_t share = (given.count + threads - 1) / threads;
+  const int64_t share = (given.count + team.threads() - 1) / team.threads();
   const int64_t rows = std::min(kRowsOfTask, std::max<int64_t>((share + 7) / 8 * 8, 8));
   const int64_t room = padded_to_panel(rows * (view.layers[0].inputs + 2 * view.widest));
-  const auto scratch = aligned<float>(threads * room);
-  in_parallel((given.count + rows - 1) / rows, threads, [&](int64_t task, int worker) {
+  const auto scratch = aligned<float>(team.threads() * room);
+  team.each((given.count + rows - 1) / rows, [&](int64_t task, int worker) {
     const WithoutDenormals without;
     const int64_t begin = task * rows;
     kernels.head(given, view, begin, std::min(rows, given.count - begin), scratch.get() + worker * room, out);

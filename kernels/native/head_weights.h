@@ -30,6 +30,6 @@ class PackedHead {
 };
 
 // out [C] logits. Returns false, having written nothing, for an index outside its table.
-bool head(const PackedHead& weights, const HeadInputs& given, int threads, float* out);
+bool head(const PackedHead& weights, const HeadInputs& given, Team& team, float* out);
 
 }  // namespace augur

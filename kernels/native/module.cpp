@@ -64,10 +64,11 @@ NB_MODULE(_native, module) {
          Address bias_candidate, int64_t input_width, int64_t hidden, bool projected, bool fast, int threads,
          Address out) {
         const augur::Users users{input<int64_t>(offsets), count};
-        return augur::cuts(users, behaviors) &&
-               augur::gru(input<float>(inputs), users,
+        if (!augur::cuts(users, behaviors)) return false;
+        augur::Team team(augur::threads_worth(behaviors, threads));
+        return augur::gru(input<float>(inputs), users,
                           weights_of(w_input, w_recurrent, bias, bias_candidate, input_width, hidden), projected, fast,
-                          threads, reinterpret_cast<float*>(out));
+                          team, reinterpret_cast<float*>(out));
       },
       nb::call_guard<nb::gil_scoped_release>());
   module.def(
@@ -77,18 +78,20 @@ NB_MODULE(_native, module) {
          int threads, Address out) {
         const augur::Users users{input<int64_t>(offsets), count};
         const augur::Candidates candidates{input<float>(queries), input<int64_t>(user_of), candidate_count};
-        return augur::cuts(users, behaviors) && augur::inside(candidates.user_of, candidates.count, count) &&
-               augur::evolve(input<float>(states), users, candidates,
+        if (!augur::cuts(users, behaviors) || !augur::inside(candidates.user_of, candidates.count, count)) return false;
+        augur::Team team(augur::threads_worth(augur::steps_of(users, candidates), threads));
+        return augur::evolve(input<float>(states), users, candidates,
                              weights_of(w_input, w_recurrent, bias, bias_candidate, hidden, hidden),
-                             static_cast<augur::Cell>(cell), fast, threads, reinterpret_cast<float*>(out));
+                             static_cast<augur::Cell>(cell), fast, team, reinterpret_cast<float*>(out));
       },
       nb::call_guard<nb::gil_scoped_release>());
   module.def(
       "attention",
       [](Address states, int64_t hidden, Address offsets, int64_t users, Address queries, Address user_of,
          int64_t candidates, int threads, int64_t longest, Address out) {
+        augur::Team team(threads);
         augur::attention(input<float>(states), hidden, {input<int64_t>(offsets), users},
-                         {input<float>(queries), input<int64_t>(user_of), candidates}, threads, longest,
+                         {input<float>(queries), input<int64_t>(user_of), candidates}, team, longest,
                          reinterpret_cast<float*>(out));
       },
       nb::call_guard<nb::gil_scoped_release>());
@@ -106,7 +109,8 @@ NB_MODULE(_native, module) {
         const augur::HeadInputs given{input<float>(items), input<float>(embeddings), input<float>(requests),
                                       input<float>(factors), input<float>(final), input<int64_t>(item_of),
                                       input<int64_t>(request_of), item_rows, request_rows, count, crossed};
-        return augur::head(weights, given, threads, reinterpret_cast<float*>(out));
+        augur::Team team(augur::threads_worth(count * augur::kStepsOfHead, threads));
+        return augur::head(weights, given, team, reinterpret_cast<float*>(out));
       },
       nb::call_guard<nb::gil_scoped_release>());
   nb::class_<augur::FusedModel>(module, "Fused")

@@ -3,6 +3,7 @@
 import os
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -315,6 +316,17 @@ def test_several_callers_at_once(isa: str) -> None:
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+def test_callers_at_the_same_time_have_helpers_of_their_own() -> None:
+    cases = [Case([50, 3, 200][:users], 32, 40 * users) for users in (1, 2, 3)]
+    before = [case.evolve(threads=1) for case in cases]
+    with ThreadPoolExecutor(6) as callers:
+        runs = [
+            (which, callers.submit(cases[which].evolve, threads=1 + n % 4)) for n in range(60) for which in range(3)
+        ]
+        for which, run in runs:
+            assert torch.equal(run.result(), before[which])
+
+
 def test_a_forked_child_has_helpers_of_its_own(tmp_path: Path) -> None:
     case = Case([80], 32, 64)
     before = case.evolve(threads=2)
