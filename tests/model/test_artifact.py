@@ -236,7 +236,7 @@ def test_weights_that_are_not_finite_are_not_saved(tmp_path: Path) -> None:
 # Damage.
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_a_changed_byte_is_refused_wherever_it_matters(saved: Path, tmp_path: Path, data: st.DataObject) -> None:
     name = data.draw(st.sampled_from([DOCUMENT, WEIGHTS]))
@@ -254,7 +254,7 @@ def test_a_changed_byte_is_refused_wherever_it_matters(saved: Path, tmp_path: Pa
         assert same_model(loaded, load_artifact(saved))
 
 
-@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_a_cut_file_is_refused(saved: Path, tmp_path: Path, data: st.DataObject) -> None:
     name = data.draw(st.sampled_from([DOCUMENT, WEIGHTS]))

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from made_up import ACTIONS, INT64, STRANGER, UNKNOWN_ITEM, made_up_data
 
@@ -15,7 +15,6 @@ from model.features import OUT_OF_VOCABULARY, Vocabulary, fit_schema, seen_in_tr
 IDS = st.lists(st.integers(int(INT64.min), int(INT64.max)) | st.integers(-3, 3), max_size=30)
 
 
-@settings(deadline=None)
 @given(values=IDS, asked=IDS, min_count=st.integers(1, 3))
 def test_a_vocabulary_is_a_dictionary(values: list[int], asked: list[int], min_count: int) -> None:
     vocabulary = Vocabulary.fit(np.array(values, dtype=np.int64), min_count)

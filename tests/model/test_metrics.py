@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import log_loss, roc_auc_score
 
@@ -36,7 +36,6 @@ def expected_auc(clicks: Array, scores: Array) -> float:
     return float(roc_auc_score(clicks, scores)) if len(set(clicks.tolist())) == 2 else math.nan
 
 
-@settings(deadline=None)
 @given(ROWS)
 def test_auc_is_scikit_learns(rows: list[tuple[int, int, int, int]]) -> None:
     _, clicks, scores, times = columns(rows)
@@ -45,7 +44,6 @@ def test_auc_is_scikit_learns(rows: list[tuple[int, int, int, int]]) -> None:
     assert auc(clicks, scores, times) == pytest.approx(repeated, nan_ok=True)
 
 
-@settings(deadline=None)
 @given(ROWS)
 def test_auc_knows_order_alone(rows: list[tuple[int, int, int, int]]) -> None:
     _, clicks, scores, _ = columns(rows)
@@ -56,7 +54,6 @@ def test_auc_knows_order_alone(rows: list[tuple[int, int, int, int]]) -> None:
     assert auc(clicks[::-1], scores[::-1]) == pytest.approx(value, nan_ok=True)
 
 
-@settings(deadline=None)
 @given(ROWS)
 def test_gauc_is_the_mean_of_users_with_both_classes(rows: list[tuple[int, int, int, int]]) -> None:
     users, clicks, scores, _ = columns(rows)
@@ -72,7 +69,6 @@ def test_gauc_is_the_mean_of_users_with_both_classes(rows: list[tuple[int, int, 
     assert gauc(users, clicks, scores) == pytest.approx(total / weight if weight else math.nan, nan_ok=True)
 
 
-@settings(deadline=None)
 @given(ROWS)
 def test_log_loss_is_scikit_learns(rows: list[tuple[int, int, int, int]]) -> None:
     _, clicks, scores, _ = columns(rows)
