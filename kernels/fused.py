@@ -78,7 +78,7 @@ class Fused:
         check_choice("precision", precision, PRECISIONS)
         _check_network(tables, extractor, evolution, head)
         resolve_backend("native", tables.projected.device.type, tables.projected.dtype, evolution.hidden)
-        from kernels.native import fuse  # noqa: PLC0415 - loaded where it can run
+        from kernels.native import fuse
 
         own = Tables(*(None if part is None else part.detach().contiguous() for part in tables))  # type: ignore[arg-type]
         self._width = own.targets.shape[1]

@@ -37,8 +37,8 @@ def serve(settings: Settings) -> None:
         ConfigError: a setting, the artifact or the data set cannot be used; the message says which and why.
     """
     # Here and not above: --help and a wrong setting need not wait for the heavy imports.
-    from service.launch import launch  # noqa: PLC0415
-    from service.server import bind  # noqa: PLC0415
+    from service.launch import launch
+    from service.server import bind
 
     with bind(settings) as listener:
         launch(settings, listener)

@@ -110,7 +110,7 @@ def url_of(listener: socket.socket) -> str:
 def loop_factory() -> type[asyncio.AbstractEventLoop]:
     """That of uvloop where there is one: plain asyncio was seen to hold keep-alive requests for 40 ms."""
     try:
-        from uvloop import Loop  # noqa: PLC0415
+        from uvloop import Loop
     except ImportError:
         log.warning("uvloop is not installed: expect a longer tail of latencies")
         return asyncio.SelectorEventLoop

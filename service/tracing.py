@@ -31,10 +31,10 @@ def open_provider(version: str) -> TracerProvider:
         ConfigError: the packages are not installed.
     """
     try:
-        from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter  # noqa: PLC0415
-        from opentelemetry.sdk.resources import Resource  # noqa: PLC0415
-        from opentelemetry.sdk.trace import TracerProvider  # noqa: PLC0415
-        from opentelemetry.sdk.trace.export import BatchSpanProcessor  # noqa: PLC0415
+        from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+        from opentelemetry.sdk.resources import Resource
+        from opentelemetry.sdk.trace import TracerProvider
+        from opentelemetry.sdk.trace.export import BatchSpanProcessor
     except ImportError:
         raise ConfigError(NEEDS) from None
     # OTEL_SERVICE_NAME and OTEL_RESOURCE_ATTRIBUTES say otherwise where they are set.
@@ -50,8 +50,8 @@ class Tracing:
     """A span around each request but those of probes; in front of the door."""
 
     def __init__(self, app: ASGIApp, provider: TracerProvider) -> None:
-        from opentelemetry.trace import SpanKind, Status, StatusCode  # noqa: PLC0415
-        from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator  # noqa: PLC0415
+        from opentelemetry.trace import SpanKind, Status, StatusCode
+        from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
         self._app, self._provider = app, provider
         self._tracer = provider.get_tracer("augur")
@@ -91,7 +91,7 @@ class Tracing:
         span.end()
 
     def _describe(self, span: Span, job: Job, scored: Scored) -> None:
-        from opentelemetry.trace import set_span_in_context  # noqa: PLC0415
+        from opentelemetry.trace import set_span_in_context
 
         span.set_attributes(
             {

@@ -30,7 +30,7 @@ class Absent:
     """Stands in for the driver of a GPU of one architecture, as far as compiling asks one."""
 
     def __init__(self, target: str) -> None:
-        from triton.backends.compiler import GPUTarget  # noqa: PLC0415 - an optional dependency
+        from triton.backends.compiler import GPUTarget
 
         machine, _, architecture = target.partition(":")
         self._target = GPUTarget(machine, int(architecture), WARP_SIZE)
@@ -50,8 +50,8 @@ class Absent:
 
 def fill(target: str, wanted: Iterable[Variant]) -> int:
     """Compiles variants for a target, "cuda:90", but for what the cache has; how many there are."""
-    from triton.runtime import driver  # noqa: PLC0415
-    from triton.runtime.jit import MockTensor  # noqa: PLC0415
+    from triton.runtime import driver
+    from triton.runtime.jit import MockTensor
 
     count, active = 0, driver._active
     driver.set_active(Absent(target))
@@ -74,8 +74,8 @@ def fill_launcher(folder: Path) -> None:
 
     A launch finds it if TRITON_LIBCUDA_PATH is `folder`, which has to be writable: the library is there meanwhile.
     """
-    from triton.backends.nvidia import driver  # noqa: PLC0415
-    from triton.runtime.build import compile_so_from_file  # noqa: PLC0415
+    from triton.backends.nvidia import driver
+    from triton.runtime.build import compile_so_from_file
 
     library = folder / "libcuda.so.1"
     command = [shutil.which("gcc") or "cc", "-shared", "-Wl,-soname,libcuda.so.1", "-x", "c", os.devnull]

@@ -117,10 +117,10 @@ def captured(file: Path) -> Iterator[None]:
 
 def compiled(job: Job, scratch: Path) -> Compiled:
     """Compile in this process, whatever was compiled before. Raises what the compiler raises."""
-    from triton import compile as build  # noqa: PLC0415 - an optional dependency
-    from triton import knobs  # noqa: PLC0415
-    from triton.backends.compiler import GPUTarget  # noqa: PLC0415
-    from triton.compiler import ASTSource  # noqa: PLC0415
+    from triton import compile as build
+    from triton import knobs
+    from triton.backends.compiler import GPUTarget
+    from triton.compiler import ASTSource
 
     module, _, name = job.functions.partition(":")
     function, variant = getattr(importlib.import_module(module), name)(job.variant), job.variant
@@ -146,7 +146,7 @@ _Read = tuple[records.Resources, list[Instruction], list[str]]
 
 
 def _read_nvidia(kernel: Any, report: str, scratch: Path) -> _Read:
-    from triton import knobs  # noqa: PLC0415
+    from triton import knobs
 
     binary = scratch / "kernel.cubin"
     binary.write_bytes(kernel.asm["cubin"])
@@ -163,7 +163,7 @@ def _read_nvidia(kernel: Any, report: str, scratch: Path) -> _Read:
 
 
 def _read_amd(kernel: Any, report: str, scratch: Path) -> _Read:
-    from triton.backends.amd.compiler import assemble_amdgcn  # noqa: PLC0415
+    from triton.backends.amd.compiler import assemble_amdgcn
 
     text, binary = kernel.asm["amdgcn"], kernel.asm["hsaco"]
     # The package disassembles no AMD code. Its assembly counts as the binary's if it assembles to the same bytes.

@@ -27,7 +27,7 @@ def unavailable() -> str | None:
 
 def interpreting() -> bool:
     """Whether kernels are to run in Triton's interpreter (TRITON_INTERPRET=1), at this moment."""
-    from triton import knobs  # noqa: PLC0415 - an optional dependency
+    from triton import knobs
 
     return bool(knobs.runtime.interpret)
 
@@ -39,7 +39,7 @@ def device_code(interpreted: bool) -> ModuleType:
     `triton.jit` decides by TRITON_INTERPRET when it decorates. The file is therefore executed once for each answer, so
     that a process can do both, whatever the variable was when it started.
     """
-    from triton import knobs  # noqa: PLC0415 - an optional dependency
+    from triton import knobs
 
     spec = importlib.util.find_spec("kernels.triton.device")
     if spec is None or spec.loader is None:
@@ -59,7 +59,7 @@ def _call_plainly(module: ModuleType) -> None:
     The interpreter would replace the whole language anew for every such call, which takes nearly all of its time; for
     the kernel it has been replaced already. A function that goes to `tl.reduce` is wanted as it is.
     """
-    from triton.runtime.interpreter import InterpretedFunction  # noqa: PLC0415 - an optional dependency
+    from triton.runtime.interpreter import InterpretedFunction
 
     for name, value in list(vars(module).items()):
         if isinstance(value, InterpretedFunction) and not name.endswith(("_kernel", "_reduced")):
@@ -95,7 +95,7 @@ def shared_memory_of(device: torch.device) -> int:
     """Bytes of shared memory that one program may have on this device."""
     if device.type == "cpu":
         return MOST_SHARED_MEMORY
-    from triton.runtime import driver  # noqa: PLC0415 - an optional dependency
+    from triton.runtime import driver
 
     index = torch.cuda.current_device() if device.index is None else device.index
     return int(driver.active.utils.get_device_properties(index)["max_shared_mem"])

@@ -60,9 +60,9 @@ def open_store(settings: Settings) -> BehaviorStore:
         ConfigError: a URL that names no store.
     """
     if settings.store == "memory://":
-        from service.stores.memory import MemoryStore  # noqa: PLC0415
+        from service.stores.memory import MemoryStore
 
         return MemoryStore(window=settings.window, ttl_seconds=settings.ttl_seconds)
-    from service.stores.redis import open_redis  # noqa: PLC0415
+    from service.stores.redis import open_redis
 
     return open_redis(settings)

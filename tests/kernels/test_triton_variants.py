@@ -93,8 +93,8 @@ def test_numbers_do_not_make_variants() -> None:
 
 
 def test_compiled_and_interpreted_functions_live_side_by_side(monkeypatch: pytest.MonkeyPatch) -> None:
-    from triton.runtime.interpreter import InterpretedFunction  # noqa: PLC0415
-    from triton.runtime.jit import JITFunction  # noqa: PLC0415
+    from triton.runtime.interpreter import InterpretedFunction
+    from triton.runtime.jit import JITFunction
 
     for value in ("0", "1"):
         monkeypatch.setenv("TRITON_INTERPRET", value)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
 import time
 from dataclasses import replace
@@ -149,8 +150,6 @@ def test_no_requests() -> None:
 
 def test_an_alarm_rings_within_its_millisecond() -> None:
     async def late() -> list[float]:
-        import asyncio  # noqa: PLC0415
-
         rung: list[float] = []
         with Alarm(asyncio.get_running_loop(), lambda: rung.append(time.monotonic())) as alarm:
             for _ in range(20):
