@@ -32,12 +32,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     chosen.out.mkdir(parents=True, exist_ok=True)
     try:
         with stand_of(chosen, [HISTORY]) as stand:
-            found = climb(stand, chosen.low_rate)
+            for so_far in climb(stand, chosen.low_rate):
+                so_far["cores"] = {"servers": list(chosen.server_cpus), "client": list(chosen.client_cpus)}
+                found = as_json(so_far)
+                (chosen.out / "ladder.json").write_text(json.dumps(found, indent=1) + "\n")
     except (ServerError, TargetError, WorkerError) as error:
         print(f"loadtest.ladder: {error}", file=sys.stderr)
         return 1
-    found["cores"] = {"servers": list(chosen.server_cpus), "client": list(chosen.client_cpus)}
-    report(as_json(found), chosen.out)
+    report(found, chosen.out)
     return 0
 
 
@@ -57,7 +59,6 @@ def options(arguments: Sequence[str] | None) -> argparse.Namespace:
 def report(found: dict[str, Any], out: Path) -> None:
     """Says it, and writes it."""
     print(text(found))
-    (out / "ladder.json").write_text(json.dumps(found, indent=1) + "\n")
     (out / "ladder.html").write_text(page(found))
     (out / "ladder.png").write_bytes(drawn(found, "png"))
     print(f"reports: {out}/ladder.html, ladder.json, ladder.png")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
 from functools import partial
@@ -46,45 +47,39 @@ RUNGS = (
 )
 
 
-def climb(stand: Stand, low_rate: float) -> dict[str, Any]:
-    """Every rung at a low rate, at its capacity, and below it; all in turn, round after round."""
-    before = machine.describe()  # its load is to be that before the servers
-    with ExitStack() as stack:
-        benches = [
-            stand.bench(stack.enter_context(rung.served(stand)), stand.content(HISTORY, stored=False)) for rung in RUNGS
-        ]
-        low = _in_turn(stand, benches, [low_rate] * len(benches))
-        case = parts.capacity(stand, benches, HISTORY, stored=False)
-        below = _in_turn(stand, benches, [parts.PART_OF_CAPACITY * rate for rate in case.rates])
-    rates = [[one.rate for one in sweeps] for sweeps in case.sweeps]
-    rungs = [
-        {
-            "name": rung.name,
-            "what": rung.what,
-            "model": {name: bench.model.get(name) for name in ("name", "version", "description")},
-            "capacity": own,
-            "low": summary(slow),
-            "below": {"rate": parts.PART_OF_CAPACITY * rate, **summary(under)},
-            "by_first": {
-                "capacity": ratio(rates[0], own),
-                "p50": ratio(_medians(slow), _medians(low[0])),
-                "server_cpu_ms": ratio(_costs(slow), _costs(low[0])),
-            },
-            "sweeps": [one.as_dict() for one in sweeps],
-        }
-        for rung, bench, own, rate, slow, under, sweeps in zip(
-            RUNGS, benches, rates, case.rates, low, below, case.sweeps, strict=True
-        )
-    ]
-    return {
+def climb(stand: Stand, low_rate: float) -> Iterator[dict[str, Any]]:
+    """Every rung at a low rate, at its capacity, and below it; all in turn, round after round; yields all so far."""
+    found = {
         "what": "the ladder: fused kernels, shared work, distillation",
-        "machine": before,
+        "machine": machine.describe(),  # its load is to be that before the servers
         "bound_p99_ms": stand.effort.p99_ms,
         "candidates": stand.effort.candidates,
         "history": HISTORY,
         "low_rate": low_rate,
-        "rungs": rungs,
     }
+    with ExitStack() as stack:
+        benches = [
+            stand.bench(stack.enter_context(rung.served(stand)), stand.content(HISTORY, stored=False)) for rung in RUNGS
+        ]
+        rungs: list[dict[str, Any]] = [{"name": rung.name, "what": rung.what, "by_first": {}} for rung in RUNGS]
+        found["rungs"] = rungs
+        low = _in_turn(stand, benches, [low_rate] * len(benches))
+        for rung, bench, slow in zip(rungs, benches, low, strict=True):
+            rung["model"] = {name: bench.model.get(name) for name in ("name", "version", "description")}
+            rung["low"] = summary(slow)
+            rung["by_first"]["p50"] = ratio(_medians(slow), _medians(low[0]))
+            rung["by_first"]["server_cpu_ms"] = ratio(_costs(slow), _costs(low[0]))
+        yield found
+        case = parts.capacity(stand, benches, HISTORY, stored=False)
+        rates = [[one.rate for one in sweeps] for sweeps in case.sweeps]
+        for rung, own, sweeps in zip(rungs, rates, case.sweeps, strict=True):
+            rung["capacity"], rung["sweeps"] = own, [one.as_dict() for one in sweeps]
+            rung["by_first"]["capacity"] = ratio(rates[0], own)
+        yield found
+        below = [parts.PART_OF_CAPACITY * rate for rate in case.rates]
+        for rung, rate, under in zip(rungs, below, _in_turn(stand, benches, below), strict=True):
+            rung["below"] = {"rate": rate, **summary(under)}
+    yield found
 
 
 def _in_turn(stand: Stand, benches: list[Bench], rates: list[float]) -> list[list[Run]]:
