@@ -1,11 +1,15 @@
 # Every verb sets up what it needs in .venv. PYTHON picks the interpreter (3.11 or newer), PORT where `serve` listens.
 # WHEELS holds extra options for pip, such as an index of CPU builds of torch. URL is a server for `loadtest`, ENGINE builds
-# the image IMAGE, with kernels for GPU_TARGETS. CXX is the C++ compiler. SOAK is a length in seconds for `capacity`.
+# the image IMAGE, with kernels for GPU_TARGETS. CXX is the C++ compiler. SOAK is a length in seconds for `capacity`. PARTS,
+# AGAIN and QUICK are for `report`.
 PYTHON ?= python3
 PORT ?= 8000
 WHEELS ?=
 URL ?=
 SOAK ?=
+PARTS ?=
+AGAIN ?=
+QUICK ?=
 ENGINE ?=
 GPU_TARGETS ?=
 VERSION = $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
@@ -28,7 +32,7 @@ EDITABLE = $(PIP) --no-build-isolation -e
 TRITON = triton==3.9.0
 .DEFAULT_GOAL = help
 .NOTPARALLEL:
-.PHONY: help setup retry serve test check sanitize train bench loadtest capacity ladder image clean lock
+.PHONY: help setup retry serve test check sanitize train bench loadtest capacity ladder report image clean lock
 
 help:
 	@echo "make serve     score requests on 127.0.0.1:$(PORT) with the bundled model and users"
@@ -40,6 +44,7 @@ help:
 	@echo "make loadtest  locust against a server of its own, or URL="
 	@echo "make capacity  this server against a plain one: what each can take"
 	@echo "make ladder    what kernels, shared work and a distilled model each give"
+	@echo "make report    every measurement, about an hour, and one report of all; QUICK=1, PARTS=a,b and AGAIN=a,b"
 	@echo "make image     build the container image $(IMAGE) with docker, podman or buildah, or ENGINE="
 	@echo "make setup     prepare .venv for all of these (each also does what it needs by itself)"
 	@echo "make clean     remove what the others made"
@@ -125,13 +130,17 @@ capacity: .venv/loadtest.stamp .venv/native.stamp
 ladder: .venv/loadtest.stamp .venv/native.stamp
 	$(BIN)/python -m loadtest.ladder
 
-# The first engine that answers, if none is named. All but docker need to be told of a format that has health checks.
+report: .venv/full.stamp .venv/native.stamp
+	$(BIN)/python -m loadtest.report $(if $(QUICK),--quick) $(if $(PARTS),--parts $(PARTS)) $(if $(AGAIN),--again $(AGAIN))
+
+# The first engine that answers, if none is named. All but docker need to be told of a format that has health checks;
+# buildah makes one layer of all unless it is told not to.
 image:
 	@engine='$(ENGINE)'; for each in docker podman buildah; do \
 	  test -n "$$engine" || ! $$each info >/dev/null 2>&1 || engine=$$each; \
 	done; \
 	test -n "$$engine" || { echo "no container engine answers: docker, podman or buildah is needed; set ENGINE=" >&2; exit 1; }; \
-	case $$engine in *docker) format= ;; *) format='--format docker' ;; esac; \
+	case $$engine in *docker) format= ;; *) format='--format docker --layers' ;; esac; \
 	set -x; $$engine build $$format --build-arg VERSION=$(VERSION) --build-arg WHEELS='$(WHEELS)' \
 	  --build-arg GPU_TARGETS='$(GPU_TARGETS)' --build-arg REVISION="$$(git rev-parse HEAD 2>/dev/null)" -t $(IMAGE) .
 

@@ -86,11 +86,11 @@ def forward(model: Dien, inputs: Inputs) -> Scores:
         return torch.sigmoid(model(inputs)).numpy()
 
 
-def timed(call: Callable[[], object]) -> list[float]:
+def timed(call: Callable[[], object], seconds: float) -> list[float]:
     """Microseconds of call after call."""
     call()
     found: list[float] = []
-    end = time.perf_counter() + SECONDS
+    end = time.perf_counter() + seconds
     while len(found) < 5 or time.perf_counter() < end:
         begin = time.perf_counter()
         call()
@@ -98,14 +98,15 @@ def timed(call: Callable[[], object]) -> list[float]:
     return found
 
 
-def measure(artifact: Artifact, scorer: Scorer, model: Dien, case: Case) -> dict[str, Any]:
+def measure(artifact: Artifact, scorer: Scorer, model: Dien, case: Case, seconds: float) -> dict[str, Any]:
     """One case. Raises ArithmeticError where the two differ."""
     requests = random_requests(artifact, case)
     inputs = padded(artifact, requests)
     difference = float(np.abs(np.concatenate(scorer.score(requests)) - forward(model, inputs)).max())
     if not difference <= TOLERANCE:
         raise ArithmeticError(f"{case}: scores differ by {difference:.1e}")
-    ours, theirs = timed(lambda: scorer.score(requests)), timed(lambda: forward(model, inputs))
+    ours = timed(lambda: scorer.score(requests), seconds)
+    theirs = timed(lambda: forward(model, inputs), seconds)
     return case._asdict() | {
         "difference": difference,
         "scorer_us": {"least": min(ours), "median": statistics.median(ours)},
@@ -121,6 +122,8 @@ def parser() -> argparse.ArgumentParser:
     line.add_argument("--artifact", type=Path, default=BUNDLED, metavar="DIR", help="the model (the bundled one)")
     line.add_argument("--precision", choices=("exact", "fast"), default="exact", help="of the scorer (exact)")
     line.add_argument("--threads", type=int, default=1, metavar="N", help="of both (1)")
+    line.add_argument("--seconds", type=float, default=SECONDS, metavar="S", help=f"of each in each case ({SECONDS:g})")
+    line.add_argument("--json", type=Path, metavar="FILE", help="also write the last line, the results, to a file")
     return line
 
 
@@ -143,7 +146,7 @@ def _run(args: argparse.Namespace, cases: Sequence[Case]) -> int:
     print("requests candidates steps  least us   median forward least  times")
     for case in cases:
         try:
-            one = measure(artifact, scorer, model, case)
+            one = measure(artifact, scorer, model, case, args.seconds)
         except ArithmeticError as error:
             print(error, file=sys.stderr)
             return 1
@@ -155,7 +158,10 @@ def _run(args: argparse.Namespace, cases: Sequence[Case]) -> int:
             flush=True,
         )
     print()
-    print(json.dumps({"scorer": scorer.description, "threads": args.threads, "cases": found}))
+    text = json.dumps({"scorer": scorer.description, "threads": args.threads, "cases": found})
+    print(text)
+    if args.json:
+        args.json.write_text(text + "\n")
     return 0
 
 

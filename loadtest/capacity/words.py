@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from loadtest.capacity.parts import Case
-from loadtest.openloop import pages, pictures
+from loadtest.openloop import pages, pictures, table
 from loadtest.openloop.run import pooled
 from loadtest.openloop.table import Measured, spread
 from loadtest.openloop.target import Target
@@ -28,14 +28,15 @@ def text(found: dict[str, Any]) -> str:
 def where(found: dict[str, Any]) -> Iterator[str]:
     """The machine, and who had which of its cores."""
     about, cores = found["machine"], found["cores"]
-    yield f"{about['cpu']}, {about['cores']} cores, load before: {about['load_before']}; client and servers share them"
-    yield f"servers on cores {cores['servers'] or 'any'}, client on {cores['client'] or 'any'}"
+    yield from table.where(about)
+    shared = f"servers on cores {cores['servers'] or 'any'}, client on {cores['client'] or 'any'}"
+    yield f"client and servers share the machine; {shared}"
 
 
 def _lines(found: dict[str, Any]) -> Iterator[str]:
     model = found["model"]
     yield from where(found)
-    yield f"model {model['name']} {model['version']}: {model['description']}"
+    yield f"model {model['name']}, digest {model['version']}: {model['description']}"
     yield ""
     if found["capacity"]:
         yield f"capacity, requests/s, {found['candidates']} candidates, p99 within {found['bound_p99_ms']:g} ms:"
@@ -106,6 +107,7 @@ def page(found: dict[str, Any], cases: Sequence[Case]) -> str:
         body.append(pages.heading(f"{found['candidates']} candidates, {case.name}"))
         drawn = pictures.latency_against_rate(measured, found["bound_p99_ms"])
         body.append(pages.image("latency against offered rate", drawn))
+        body.append(pages.image("work against offered rate", pictures.work_against_rate(measured)))
         curves = [(f"{one.target.name} at capacity", pooled(one.counted)) for one in measured if one.counted]
         body.append(pages.image("latency by percentile", pictures.percentile_curves(curves)))
         parts = pictures.parts_of_time([(one.target.name, one.counted) for one in measured])

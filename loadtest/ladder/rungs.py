@@ -39,9 +39,9 @@ class Rung:
 
 
 RUNGS = (
-    Rung("naive", "plain server, eager PyTorch", shared=False, wide=True),
-    Rung("kernels", "the same with fused kernels", shared=False, wide=True, fused=True),
-    Rung("shared", "and shared user work, batching: Augur", shared=True, wide=True),
+    Rung("naive", f"plain server, eager PyTorch, hidden {WIDE}", shared=False, wide=True),
+    Rung("kernels", "the same, recurrences by fused kernels", shared=False, wide=True, fused=True),
+    Rung("shared", "Augur: shared user work and batching, too", shared=True, wide=True),
     Rung("distilled", "plain server, eager PyTorch, distilled", shared=False, wide=False),
     Rung("all", "Augur, distilled", shared=True, wide=False),
 )

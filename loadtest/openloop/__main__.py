@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from loadtest.openloop import machine
 from loadtest.openloop.compare import in_turn, ratio, ratios
 from loadtest.openloop.options import bound_of, load_of, parse
 from loadtest.openloop.run import Bench, Load, Run
@@ -28,7 +29,7 @@ from loadtest.servers import ServerError, end_on_term, own_server, wait_until_re
 from loadtest.traffic import Traffic
 
 ENDINGS = (0, -signal.SIGTERM)  # uvicorn's own way to end is by the signal
-NAMES = ("first", "second")
+NAMES, ALONE = ("first", "second"), "server"
 TRY_PART = 1 / 3  # of --duration, for the runs of a bisection
 TRY_SECONDS = 2.0
 
@@ -39,6 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if chosen.report and find_spec("matplotlib") is None:
         print("loadtest.openloop: --report needs matplotlib: pip install -e '.[loadtest]'", file=sys.stderr)
         return 2
+    about = machine.describe()
     try:
         with ExitStack() as stack:
             targets = _targets(chosen, stack)
@@ -48,7 +50,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"loadtest.openloop: {error}", file=sys.stderr)
         return 1
     failures = _failures(chosen, measured)
-    report(chosen, measured, document(measured, load_of(chosen), bound_of(chosen), compared, failures, chosen.seed))
+    found = document(measured, load_of(chosen), bound_of(chosen), compared, failures, chosen.seed, about)
+    report(chosen, measured, found)
     return 1 if failures else 0
 
 
@@ -88,16 +91,17 @@ def sweep(bench: Bench, load: Load, bound: Bound, number: int = 0) -> Capacity:
 def _targets(chosen: argparse.Namespace, stack: ExitStack) -> list[Target]:
     """The servers, ready."""
     pairs = [(chosen.url, chosen.serve), (chosen.compare, chosen.compare_command)]
+    names = NAMES if any(pairs[1]) else (ALONE,)
     logs = Path(stack.enter_context(TemporaryDirectory()))
     found = []
-    for name, (url, command) in zip(NAMES, pairs, strict=True):
+    for name, (url, command) in zip(names, pairs, strict=False):
         if command:
             cpus = chosen.server_cpus or ()
             own = stack.enter_context(own_server(logs / f"{name}.log", command, cpus=cpus, endings=ENDINGS))
             found.append(Target(own.url, own.pid, name, chosen.path))
         elif url:
             wait_until_ready(url)
-            found.append(Target(url, chosen.pid if name == "first" else None, name, chosen.path))
+            found.append(Target(url, chosen.pid if name == names[0] else None, name, chosen.path))
     return found
 
 

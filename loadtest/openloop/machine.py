@@ -6,6 +6,7 @@ import os
 import platform
 import re
 import socket
+import subprocess
 import time
 from collections.abc import Iterable
 from importlib.metadata import PackageNotFoundError, version
@@ -13,6 +14,8 @@ from pathlib import Path
 from typing import Any
 
 PROC = Path("/proc")
+GOVERNOR = Path("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor")
+HERE = Path(__file__).parent
 CPUCLOCK_SCHED = 2  # the kernel's number for the time that a process was scheduled
 PAGE = os.sysconf("SC_PAGE_SIZE")
 PACKAGES = ("augur", "fastapi", "numpy", "torch", "uvicorn", "uvloop")
@@ -82,12 +85,35 @@ def describe() -> dict[str, Any]:
     return {
         "cpu": _processor(),
         "cores": os.cpu_count(),
+        "governor": _governor(),
         "memory_gib": round(os.sysconf("SC_PHYS_PAGES") * PAGE / 2**30, 1),
         "system": f"{platform.system()} {platform.release()}",
         "python": platform.python_version(),
         "load_before": round(os.getloadavg()[0], 2),
         "packages": {name: found for name in PACKAGES if (found := _version(name))},
+        "commit": commit(),
     }
+
+
+def commit() -> str:
+    """Of the code: its commit, and whether it was changed since; `unknown` outside a checkout."""
+    try:
+        found, changes = _git("rev-parse", "--short=12", "HEAD"), _git("status", "--porcelain")
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+    return f"{found} and changes" if changes else found
+
+
+def _git(*words: str) -> str:
+    return subprocess.run(["git", *words], cwd=HERE, capture_output=True, text=True, check=True).stdout.strip()
+
+
+def _governor() -> str:
+    """What decides on the clock of the cores, where the system tells."""
+    try:
+        return GOVERNOR.read_text().strip()
+    except OSError:
+        return "unknown"
 
 
 def _processor() -> str:

@@ -27,24 +27,21 @@ def page(measured: Sequence[Measured], found: dict[str, Any]) -> str:
     """The page of `python -m loadtest.openloop`."""
     drawn: list[tuple[str, str]] = []
     if any(one.sweeps for one in measured):
-        drawn.append(
-            ("latency against offered rate", pictures.latency_against_rate(measured, found["bound"]["p99_ms"]))
-        )
-    drawn.append(
-        (
-            "latency by percentile",
-            pictures.percentile_curves([(one.target.name, pictures.of_server(one)) for one in measured]),
-        )
-    )
+        against = pictures.latency_against_rate(measured, found["bound"]["p99_ms"])
+        drawn.append(("latency against offered rate", against))
+        drawn.append(("work against offered rate", pictures.work_against_rate(measured)))
+    curves = [(one.target.name, pictures.of_server(one)) for one in measured]
+    drawn.append(("latency by percentile", pictures.percentile_curves(curves)))
     parts = pictures.parts_of_time([(one.target.name, one.counted) for one in measured])
     if parts:
         drawn.append(("parts of the server's time", parts))
     for one in measured:
         for name, histogram in one.counted[-1].batches.items() if one.counted else ():
             if any(histogram.values()):
-                drawn.append((name, pictures.batch_sizes(f"{one.target.name}: {name}", histogram)))
+                what = name.rpartition("_")[2]
+                drawn.append((name, pictures.batch_sizes(f"Batches of {one.target.name}, by {what}", what, histogram)))
     notes = [(remark, False) for remark in found["remarks"]] + [(failure, True) for failure in found["failures"]]
-    body = [paragraph(HOW), listing(notes), preformatted(text(found)), *(image(*one) for one in drawn)]
+    body = [paragraph(HOW), listing(notes), preformatted(text(found, notes=False)), *(image(*one) for one in drawn)]
     return whole("Augur: open-loop load", body)
 
 
@@ -61,14 +58,20 @@ def paragraph(words: str) -> str:
     return f"<p>{html.escape(words)}</p>"
 
 
-def heading(words: str) -> str:
-    """Of a section."""
-    return f"<h2>{html.escape(words)}</h2>"
+def heading(words: str, name: str | None = None) -> str:
+    """Of a section; `name` is what links point to."""
+    anchor = f' id="{html.escape(name)}"' if name else ""
+    return f"<h2{anchor}>{html.escape(words)}</h2>"
 
 
 def preformatted(words: str) -> str:
     """Text as it is."""
     return f"<pre>{html.escape(words)}</pre>"
+
+
+def folded(title: str, words: str) -> str:
+    """Text as it is, which opens when it is wanted."""
+    return f"<details><summary>{html.escape(title)}</summary>{preformatted(words)}</details>"
 
 
 def listing(lines: Iterable[tuple[str, bool]]) -> str:
@@ -77,7 +80,23 @@ def listing(lines: Iterable[tuple[str, bool]]) -> str:
     return f"<ul>{items}</ul>"
 
 
-def image(name: str, svg: str) -> str:
+def links(named: Iterable[tuple[str, str]]) -> str:
+    """Addresses and their words."""
+    items = "".join(f'<li><a href="{html.escape(where)}">{html.escape(words)}</a></li>' for where, words in named)
+    return f"<ul>{items}</ul>" if items else ""
+
+
+def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Cells of text."""
+
+    def row(cells: Sequence[str], kind: str) -> str:
+        return "<tr>" + "".join(f"<{kind}>{html.escape(cell)}</{kind}>" for cell in cells) + "</tr>"
+
+    return f"<table>{row(header, 'th')}{''.join(row(cells, 'td') for cells in rows)}</table>"
+
+
+def image(name: str, picture: str | bytes, suffix: str = ".svg") -> str:
     """A picture, inside the page."""
-    data = base64.b64encode(svg.encode()).decode()
-    return f'<img alt="{html.escape(name)}" src="data:image/svg+xml;base64,{data}">'
+    data = base64.b64encode(picture.encode() if isinstance(picture, str) else picture).decode()
+    kind = {".svg": "svg+xml", ".png": "png"}[suffix]
+    return f'<img alt="{html.escape(name)}" src="data:image/{kind};base64,{data}">'

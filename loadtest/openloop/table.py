@@ -6,15 +6,16 @@ import math
 import statistics
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
+from textwrap import wrap
 from typing import Any
 
-from loadtest.openloop import machine
 from loadtest.openloop.run import Load, Run
 from loadtest.openloop.samples import as_json
 from loadtest.openloop.sweep import Bound, Capacity
 from loadtest.openloop.target import Target
 
 HEADER = ("", "offered/s", "achieved/s", "p50 ms", "p95", "p99", "p99.9", "errors", "degraded")
+WIDE = 116  # letters of a line
 
 
 @dataclass(slots=True)
@@ -39,12 +40,13 @@ def document(
     ratios: dict[str, Any] | None,
     failures: Sequence[str],
     seed: int,
+    about: dict[str, Any],
 ) -> dict[str, Any]:
-    """Everything, for JSON."""
+    """Everything, for JSON; `about` is the machine, as it was before."""
     return as_json(  # type: ignore[no-any-return]
         {
             "what": "augur open-loop load",
-            "machine": machine.describe(),
+            "machine": about,
             "load": {**asdict(load), "seed": seed},
             "bound": asdict(bound) if bound else None,
             "servers": [_server(one) for one in measured],
@@ -124,37 +126,61 @@ def remarks(measured: Sequence[Measured]) -> list[str]:
     return found
 
 
-def text(document: dict[str, Any]) -> str:
+def text(document: dict[str, Any], *, notes: bool = True) -> str:
     """The table for people."""
-    lines = [_machine_line(document["machine"])]
+    lines = [*where(document["machine"]), *_offered(document)]
     for server in document["servers"]:
         lines += ["", _title(server), _row(HEADER)]
         for kind in ("score", "behaviors", "large", "probe"):
             if kind in server["summary"]:
-                lines.append(_row((f"  {kind}", *_cells(server["summary"][kind]))))
+                lines.append(_row((f"  {kind}", *cells(server["summary"][kind]))))
         lines += _below(server)
     if document["ratios"]:
         lines += ["", "second by first, round by round: median (least to greatest)"]
         lines += [f"  {name:<24}{spread(value)}" for name, value in document["ratios"].items()]
-    lines += ["", *(f"note: {remark}" for remark in document["remarks"])]
-    lines += [f"FAILED: {failure}" for failure in document["failures"]]
+    if notes:
+        lines += ["", *(f"note: {remark}" for remark in document["remarks"])]
+        lines += [f"FAILED: {failure}" for failure in document["failures"]]
     return "\n".join(lines)
 
 
-def _machine_line(about: dict[str, Any]) -> str:
+def where(about: dict[str, Any]) -> list[str]:
+    """Hardware and versions, a line each."""
     packages = ", ".join(f"{name} {version}" for name, version in about["packages"].items())
-    return f"{about['cpu']}, {about['cores']} cores, {about['system']}, Python {about['python']}, {packages}"
+    machine = f"{about['cpu']}, {about['cores']} cores, governor {about['governor']}, {about['memory_gib']} GiB"
+    return [
+        *wrap(f"{machine}, {about['system']}; load before: {about['load_before']}", WIDE),
+        *wrap(f"Python {about['python']}, {packages}; commit {about['commit']}", WIDE),
+    ]
+
+
+def _offered(document: dict[str, Any]) -> list[str]:
+    """What was asked, and how often."""
+    load, server = document["load"], document["servers"][0]
+    content, repeats = load["content"], len(server["sweeps"] or server["runs"])
+    arrivals = "the log's arrivals" if load["replay"] else "Poisson arrivals"
+    rate = f"a sweep from {load['rate']:g}/s" if server["sweeps"] else f"{load['rate']:g}/s"
+    many = f"{content['candidates'] or '50 to 200'} candidates"
+    history = f"histories of {content['history']} sent along" if content["history"] is not None else "stored histories"
+    history += f" of {content['stored']}" if content["stored"] else ""
+    adjacent = f", adjacency {load['adjacency']:.0%}{' of strangers' if content['strangers'] else ''}"
+    return wrap(
+        f"{repeats} repeats of {load['seconds']:g} s after {load['warmup']:g} s of warm-up; {arrivals}, {rate}; "
+        f"{many}, {history}, {content['users']} users{adjacent if load['adjacency'] else ''}; seed {load['seed']}",
+        WIDE,
+    )
 
 
 def _title(server: dict[str, Any]) -> str:
     model = server["model"]
-    served = f"model {model['name']} {model['version']}" if model["name"] else "model unknown"
+    served = f"model {model['name']}, digest {model['version']}" if model["name"] else "model unknown"
     title = f"{server['name']}  {server['url']}  {served}"
     rates = [f"{rate:.1f}" for rate in server["capacities"]]
     return f"{title}  capacity {', '.join(rates)} requests/s" if rates else title
 
 
-def _cells(kind: dict[str, Any]) -> list[str]:
+def cells(kind: dict[str, Any]) -> list[str]:
+    """A row of the table."""
     figures = [kind[name] for name in ("offered", "achieved", "p50", "p95", "p99", "p99.9")]
     errors = ", ".join(f"{count} {name}" for name, count in kind["errors"].items()) or "0"
     return [f"{one['median']:.2f}" if one else "-" for one in figures] + [errors, str(kind["degraded"])]

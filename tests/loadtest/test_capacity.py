@@ -13,7 +13,10 @@ from loadtest.capacity import __main__ as capacity
 from loadtest.capacity import stand
 from loadtest.capacity.__main__ import main
 from loadtest.capacity.words import text
-from loadtest.openloop import sweep
+from loadtest.openloop import machine, sweep
+from loadtest.openloop.table import spread
+from loadtest.report import comparisons
+from loadtest.report.tables import Table, shown
 from loadtest.servers import ServerError
 from loadtest.traffic import DATA
 from model.artifact import of_model, save_artifact
@@ -59,12 +62,25 @@ def test_the_whole_comparison(
     assert [each["connections"] for each in found["costs"]] == [1, 1, 16]
     assert all(each["model_ms"][0] > 0 for each in found["costs"])
     assert found["soak"]["mib_last"] > 1
+    check_tables(comparisons.capacity(tmp_path / "out"), found)
     said = capsys.readouterr().out
     assert "5 behaviours stored" in said
     assert "ratio" in said
     page = (tmp_path / "out" / "capacity.html").read_text()
     assert page.count("<img") >= 5
     assert "200 candidates" not in page
+
+
+def check_tables(found: list[Table], figures: dict[str, Any]) -> None:
+    rates, augur, plain, adjacency, costs, alone, soak = found
+    case = figures["capacity"]["5 behaviours stored"]
+    assert rates.rows[1][:3] == ("5 behaviours stored", shown(case["augur"][0]), shown(case["baseline"][0]))
+    assert augur.rows[0][2] == spread(figures["below_capacity"]["augur"]["alone"]["score"]["p99"])
+    assert plain.header[0].startswith("baseline, ")
+    assert len(adjacency.rows) == 6
+    assert costs.rows[2][2] == shown(figures["costs"][2]["model_ms"][0])
+    assert alone.rows[2][1] == shown(figures["one_candidate"]["augur_cpu_ms"][0])
+    assert soak.rows[0] == ("errors", "0")
 
 
 def test_servers_look_back_as_far_as_is_asked(artifact: Path, tmp_path: Path) -> None:
@@ -102,7 +118,7 @@ def test_what_is_not_known_is_said(artifact: Path) -> None:
     below = {"rate": 7.0, "alone": score, "beside_large": score}
     below |= dict.fromkeys(("large_p99_ms", "stall_p99_ms", "stall_idle_p99_ms"), tail)
     found: dict[str, Any] = {
-        "machine": {"cpu": "X", "cores": 2, "load_before": 0.1},
+        "machine": machine.describe(),
         "cores": {"servers": [], "client": []},
         "model": {"name": "m", "version": "v", "description": "d"},
         "candidates": 200,

@@ -19,7 +19,10 @@ from loadtest.ladder.__main__ import main
 from loadtest.ladder.pictures import drawn
 from loadtest.ladder.rungs import RUNGS
 from loadtest.ladder.words import text
-from loadtest.openloop import sweep
+from loadtest.openloop import machine, sweep
+from loadtest.openloop.table import spread
+from loadtest.report import comparisons
+from loadtest.report.tables import shown
 from loadtest.traffic import DATA
 from model.artifact import load_artifact, of_model, save_artifact
 from model.data import open_data
@@ -59,6 +62,10 @@ def test_the_whole_ladder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsy
         assert rung["low"]["score"]["errors"] == rung["below"]["score"]["errors"] == {}
         assert rung["below"]["rate"] == pytest.approx(0.7 * rung["capacity"][0])
         assert rung["by_first"]["p50"]["median"] > 0
+    rungs, ratios = comparisons.ladder(tmp_path / "out")
+    assert [row[0] for row in rungs.rows] == [f"`{rung.name}`" for rung in RUNGS]
+    assert rungs.rows[0][2] == shown(found["rungs"][0]["capacity"][0])
+    assert ratios.rows[-1][1] == spread(found["rungs"][-1]["by_first"]["capacity"])
     said = capsys.readouterr().out
     assert "the paper's: 38.2 ms to 6.6 ms, / 5.8; 360 requests/s" in said
     page = (tmp_path / "out" / "ladder.html").read_text()
@@ -79,7 +86,7 @@ def known() -> dict[str, Any]:
     }
     none = {"capacity": [0.0], "below": {"rate": 0.0}, "by_first": dict.fromkeys(("capacity", "p50", "server_cpu_ms"))}
     return {
-        "machine": {"cpu": "X", "cores": 2, "load_before": 0.1},
+        "machine": machine.describe(),
         "cores": {"servers": [], "client": [1]},
         "candidates": 200,
         "history": 50,
@@ -95,7 +102,7 @@ def test_a_rung_that_keeps_no_rate_is_said_and_drawn() -> None:
     assert ["naive", "0.0", "2.00", "2.00", "-", "-", "-", "2.00"] in rows
     assert ["all", "8.0/9.0/10.0", "2.00", "2.00", "6.3", "2.00", "2.00", "2.00"] in rows
     assert "  all        capacity x 2 (1 to 3); p50 / 2 (1 to 3); CPU / unknown" in said
-    assert "servers on cores any, client on [1]" in said
+    assert "client and servers share the machine; servers on cores any, client on [1]" in said
     picture = drawn(known(), "svg").decode()
     assert "<svg" in picture
 

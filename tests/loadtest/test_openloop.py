@@ -26,6 +26,7 @@ from loadtest.openloop.options import parse
 from loadtest.openloop.sweep import Capacity
 from loadtest.openloop.target import Target, TargetError
 from loadtest.openloop.worker import Workers
+from loadtest.report import tables
 
 TOY = f"python {Path(__file__).with_name('toy_server.py')} --port {{port}}"
 SHORT = ["--duration", "0.5", "--warmup", "0.1", "--users", "5", "--candidates", "3", "--repeats", "1"]
@@ -101,7 +102,15 @@ def test_two_servers_in_turn_with_all_reports(tmp_path: Path, capsys: pytest.Cap
     said = capsys.readouterr().out
     found = json.loads(files[0].read_text())
     check_document(found)
-    for part in ("first", "second", "model toy 7", "offered/s", "large", "probe", "note: client and server share"):
+    for part in (
+        "first",
+        "second",
+        "model toy, digest 7",
+        "offered/s",
+        "large",
+        "probe",
+        "note: client and server share",
+    ):
         assert part in said
     with np.load(files[1]) as raw:
         assert set(raw) == {"first_0", "first_1", "second_0", "second_1"}
@@ -145,7 +154,7 @@ def test_a_sweep_of_a_server_with_a_known_service_time(
     monkeypatch.setattr(openloop, "TRY_SECONDS", 0.6)
     monkeypatch.setattr(sweep, "CLOSE", 1.3)
     monkeypatch.setattr(sweep, "LONGEST", 1.0)
-    file, page = tmp_path / "x.json", tmp_path / "x.html"
+    file, page = tmp_path / "openloop.json", tmp_path / "x.html"
     arguments = ["--serve", f"{TOY} --service-ms 10", *SHORT, "--duration", "1", "--sweep", "--p99-ms", "100"]
     assert main([*arguments, "--rate", "40", "--json", str(file), "--report", str(page)]) == 0
     (rate,) = json.loads(file.read_text())["servers"][0]["capacities"]
@@ -154,6 +163,13 @@ def test_a_sweep_of_a_server_with_a_known_service_time(
     assert f"capacity {rate:.1f} requests/s" in said.out
     assert "confirm" in said.err
     assert "latency against offered rate" in page.read_text()
+    assert "work against offered rate" in page.read_text()
+    _, known, tried = tables.openloop(tmp_path)
+    assert known.rows[0] == ("capacity of each repeat, requests/s", tables.shown(rate))
+    points = json.loads(file.read_text())["servers"][0]["sweeps"][0]["points"]
+    assert [row[-1] for row in tried.rows] == [
+        point["broken"] or "kept" for point in sorted(points, key=lambda point: point["rate"])
+    ]
 
 
 def test_sweeps_of_two_servers_are_compared(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -172,7 +188,7 @@ def test_a_sweep_that_finds_nothing_fails(monkeypatch: pytest.MonkeyPatch, capsy
     with toy_server(service_ms=30) as (_, url):
         arguments = ["--url", url, "--sweep", "--rate", "10", "--p99-ms", "1", *SHORT, "--arrivals", "replay"]
         assert main(arguments) == 1
-    assert "FAILED: first: no rate kept the bound" in capsys.readouterr().out
+    assert "FAILED: server: no rate kept the bound" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

@@ -18,16 +18,15 @@ CASES = [bench.Case(1, 3, 4), bench.Case(2, 5, 0)]
 
 
 @pytest.mark.parametrize("bare", [True, False])
-def test_what_is_printed_was_checked(
-    bare: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setattr(bench, "SECONDS", 0.0)
+def test_what_is_printed_was_checked(bare: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     data = made_up_data(actions=False, context=False) if bare else made_up_data()
     save_artifact(small_artifact(data, user_id=not bare), tmp_path / "small")
     before = torch.get_num_threads()
-    assert bench.main(["--artifact", str(tmp_path / "small")], CASES) == 0
+    options = ["--artifact", str(tmp_path / "small"), "--seconds", "0", "--json", str(tmp_path / "found.json")]
+    assert bench.main(options, CASES) == 0
     assert torch.get_num_threads() == before
     found = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert json.loads((tmp_path / "found.json").read_text()) == found
     assert [(one["requests"], one["candidates"], one["steps"]) for one in found["cases"]] == CASES
     assert all(one["difference"] <= bench.TOLERANCE and one["scorer_us"]["least"] > 0 for one in found["cases"])
 

@@ -6,12 +6,14 @@ turn, a figure is the median of the rounds, in time of the processor. The last l
 
 from __future__ import annotations
 
+import argparse
 import json
 import platform
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -85,9 +87,11 @@ def microseconds(reader: Reader, body: bytes) -> float:
     return spent / calls * 1e6
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     """Checks, times, prints."""
-    results = []
+    parser = argparse.ArgumentParser(description="What it costs to read a request for scores.")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the last line, the results, to a file")
+    file, results = parser.parse_args(arguments).json, []
     for candidates in CANDIDATES:
         ways = readers(candidates)
         expected = json.loads(request(candidates))["item_ids"]
@@ -99,7 +103,10 @@ def main() -> None:
             results.append({"candidates": candidates, "reader": name, "bytes": len(body), "microseconds": cost})
             print(f"{candidates:5} candidates  {name:30} {len(body):6} bytes  {cost:8.1f} us")
     packages = {name: version(name) for name in ("pydantic", "msgspec", "numpy")}
-    print(json.dumps({"python": platform.python_version(), "packages": packages, "results": results}))
+    text = json.dumps({"python": platform.python_version(), "packages": packages, "results": results})
+    print(text)
+    if file:
+        file.write_text(text + "\n")
 
 
 if __name__ == "__main__":
