@@ -16,8 +16,9 @@ import numpy as np
 import torch
 
 from model.artifact import Artifact, load_artifact
-from model.dien import Dien, Inputs
+from model.embeddings import Inputs
 from model.scorer import ScoreInput, Scorer, Scores
+from model.zoo import Network
 
 BUNDLED = Path(__file__).with_name("artifacts") / "kuairand"
 TOLERANCE = 1e-5
@@ -80,7 +81,7 @@ def padded(artifact: Artifact, requests: Sequence[ScoreInput]) -> Inputs:
     )
 
 
-def forward(model: Dien, inputs: Inputs) -> Scores:
+def forward(model: Network, inputs: Inputs) -> Scores:
     """What one serves first: the trained network in eager torch."""
     with torch.inference_mode():
         return torch.sigmoid(model(inputs)).numpy()
@@ -98,7 +99,7 @@ def timed(call: Callable[[], object]) -> list[float]:
     return found
 
 
-def measure(artifact: Artifact, scorer: Scorer, model: Dien, case: Case) -> dict[str, Any]:
+def measure(artifact: Artifact, scorer: Scorer, model: Network, case: Case) -> dict[str, Any]:
     """One case. Raises ArithmeticError where the two differ."""
     requests = random_requests(artifact, case)
     inputs = padded(artifact, requests)

@@ -25,9 +25,10 @@ from tqdm import tqdm
 from model import strict_json
 from model.batches import Batch, Batcher
 from model.checkpoint import read_checkpoint, write_checkpoint
-from model.dien import ConfigError, Dien
+from model.config import ConfigError
 from model.metrics import measure
 from model.workers import Workers, stop_signals
+from model.zoo import Network
 
 LARGEST_SEED = 2**63 - 1
 UNBOUND = ("checkpoint_seconds",)  # settings that may differ where a run goes on
@@ -73,7 +74,7 @@ class TrainConfig:
 class Objective(nn.Module):
     """What is minimised. `served` is the model whose dev AUC decides which weights are kept."""
 
-    served: Dien
+    served: Network
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """Losses by name; `loss` is their weighted sum."""
@@ -87,7 +88,7 @@ class Objective(nn.Module):
 class ClickObjective(Objective):
     """L = L_target + α·L_aux (DIEN eq. 8)."""
 
-    def __init__(self, model: Dien, auxiliary_weight: float) -> None:
+    def __init__(self, model: Network, auxiliary_weight: float) -> None:
         super().__init__()
         self.served, self.auxiliary_weight = model, auxiliary_weight
 
@@ -104,7 +105,7 @@ def weighted(losses: dict[str, Tensor], auxiliary_weight: float) -> dict[str, Te
     return losses | {"loss": total}
 
 
-def predict(model: Dien, batcher: Batcher, device: torch.device, size: int = 2048) -> npt.NDArray[np.float32]:
+def predict(model: Network, batcher: Batcher, device: torch.device, size: int = 2048) -> npt.NDArray[np.float32]:
     """Click probabilities of every impression of a split, in its order: `[M]`."""
     scores = np.empty(len(batcher), dtype=np.float32)
     was_training = model.training
@@ -116,7 +117,7 @@ def predict(model: Dien, batcher: Batcher, device: torch.device, size: int = 204
     return scores
 
 
-def evaluate(model: Dien, batcher: Batcher, device: torch.device) -> dict[str, float]:
+def evaluate(model: Network, batcher: Batcher, device: torch.device) -> dict[str, float]:
     """The metrics of one split."""
     shown = batcher.impressions
     return measure(shown.user_ids, shown.clicks, predict(model, batcher, device))

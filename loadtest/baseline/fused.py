@@ -12,7 +12,8 @@ from torch import Tensor
 
 import kernels
 from model.artifact import Artifact
-from model.dien import Dien, Inputs
+from model.embeddings import Inputs
+from model.zoo.dien import Dien
 
 
 class FusedDien(Dien):

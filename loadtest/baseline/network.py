@@ -14,7 +14,7 @@ import torch
 
 from loadtest.baseline import fused as by_kernels
 from model.artifact import load_artifact
-from model.dien import Inputs
+from model.embeddings import Inputs
 from model.features import OUT_OF_VOCABULARY
 
 UNKNOWN_ACTION = -1

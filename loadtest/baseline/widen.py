@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 
 from model.artifact import load_artifact, of_model, save_artifact
-from model.dien import Dien
+from model.zoo.dien import Dien
 
 SEED = 0
 

@@ -22,9 +22,10 @@ from loadtest.ladder.words import text
 from loadtest.openloop import sweep
 from loadtest.traffic import DATA
 from model.artifact import load_artifact, of_model, save_artifact
+from model.config import ModelConfig
 from model.data import open_data
-from model.dien import Dien, DienConfig
 from model.features import fit_schema
+from model.zoo.dien import Dien
 from service.settings import BUNDLED_MODEL
 
 ONE = {"median": 2.0, "least": 1.0, "greatest": 3.0}
@@ -33,7 +34,7 @@ ONE = {"median": 2.0, "least": 1.0, "greatest": 3.0}
 def saved(folder: Path, cell: str = "augru") -> Path:
     torch.manual_seed(5)
     schema = fit_schema(open_data(f"kuairand:{DATA}"), max_history=8)
-    model = Dien(schema, DienConfig(hidden=8, embedding=4, head=(8,), cell=cell, initial_deviation=1.0))
+    model = Dien(schema, ModelConfig(hidden=8, embedding=4, head=(8,), cell=cell, initial_deviation=1.0))
     save_artifact(of_model("tiny", model, schema, {}, {}), folder)
     return folder
 

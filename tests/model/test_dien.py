@@ -11,11 +11,15 @@ from made_up import made_up_data
 from torch import nn
 
 from model.batches import Batch, Batcher
+from model.config import ConfigError, ModelConfig, settings_of
 from model.data import TRAIN, DataSet
-from model.dien import AuxiliaryNet, ConfigError, Dien, DienConfig, Embeddings, Inputs, mask, settings_of
+from model.embeddings import Embeddings, Inputs
 from model.features import FeatureSchema, Vocabulary, fit_schema
+from model.layers import mask
+from model.zoo.auxiliary import AuxiliaryNet
+from model.zoo.dien import Dien
 
-SMALL = DienConfig(hidden=8, embedding=4, head=(6, 5))
+SMALL = ModelConfig(hidden=8, embedding=4, head=(6, 5))
 
 
 def batch_of(data: DataSet, schema: FeatureSchema) -> Batch:
@@ -33,22 +37,22 @@ def batch_of(data: DataSet, schema: FeatureSchema) -> Batch:
         ({"head": (8, 0)}, r"^head=\(8, 0\): one to eight widths from 1 to 4096$"),
         ({"initial_deviation": -0.1}, r"^initial_deviation=-0.1: finite"),
         ({"initial_deviation": float("nan")}, r"^initial_deviation=nan: finite"),
-        ({"cell": "gru"}, r"^cell='gru': one of augru, agru, aigru$"),
+        ({"cell": "gru"}, r"^cell='gru': one of augru, agru, aigru, for model=dien$"),
         ({"activation": "relu"}, r"^activation='relu': one of dice, prelu$"),
-        ({"auxiliary": "yes"}, r"^auxiliary='yes': one of net, inner, none$"),
+        ({"auxiliary": "yes"}, r"^auxiliary='yes': one of net, inner, none, for model=dien$"),
     ],
 )
 def test_configuration_is_checked(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
-        DienConfig(**settings)
+        ModelConfig(**settings)
 
 
 def test_configuration_goes_through_json() -> None:
-    config = DienConfig(hidden=108, head=(9, 7), cell="agru", activation="prelu", auxiliary="inner")
+    config = ModelConfig(hidden=108, head=(9, 7), cell="agru", activation="prelu", auxiliary="inner")
     settings = json.loads(json.dumps(settings_of(config)))
-    assert set(settings) == set(DienConfig.__slots__)
-    assert DienConfig(**(settings | {"head": tuple(settings["head"])})) == config
-    DienConfig(hidden=1, embedding=4096, head=(4096,) * 8, initial_deviation=0.0)
+    assert set(settings) == set(ModelConfig.__slots__)
+    assert ModelConfig(**(settings | {"head": tuple(settings["head"])})) == config
+    ModelConfig(hidden=1, embedding=4096, head=(4096,) * 8, initial_deviation=0.0)
 
 
 @pytest.mark.parametrize("name", ["user_id", "action", "a.b", "values", "item_id"])
@@ -92,7 +96,7 @@ def test_items_of_one_category_share_its_row() -> None:
 
 def test_the_light_net_and_its_booster_may_share_embeddings() -> None:
     schema = fit_schema(made_up_data())
-    booster = Dien(schema, DienConfig(hidden=12, embedding=4, head=(6,)))
+    booster = Dien(schema, ModelConfig(hidden=12, embedding=4, head=(6,)))
     light = Dien(schema, SMALL, booster.embeddings)
     assert light.embeddings is booster.embeddings
     assert Dien(schema, SMALL).embeddings is not booster.embeddings

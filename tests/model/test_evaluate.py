@@ -12,8 +12,8 @@ from written_data import call, complaint, write_impressions, write_sequences
 
 from model.artifact import load_artifact, of_model, save_artifact
 from model.batches import Batcher
+from model.config import ConfigError
 from model.data import DEV, TEST, DataSet, open_data
-from model.dien import ConfigError
 from model.evaluate import interest_evolution, run
 from model.features import fit_schema
 from model.metrics import METRICS, bootstrap, measure

@@ -15,12 +15,13 @@ from written_data import write_impressions
 
 from model.batches import Batcher
 from model.checkpoint import FILE
+from model.config import ConfigError, ModelConfig
 from model.data import DEV, TRAIN, DataSet, open_data
-from model.dien import ConfigError, Dien, DienConfig
 from model.features import fit_schema
 from model.metrics import auc, measure
 from model.training import ClickObjective, Objective, TrainConfig, Trainer, evaluate, predict
 from model.workers import Workers, stop_signals, workers
+from model.zoo.dien import Dien
 
 CPU = torch.device("cpu")
 QUICK = {"epochs": 2, "batch_size": 64, "learning_rate": 0.02, "evaluations": 2}
@@ -36,7 +37,7 @@ def trainer(data: DataSet, folder: Path, *, shape: Any = None, settings: Any = N
     how = TrainConfig(**(QUICK | config))
     schema = fit_schema(data, max_history=8)
     torch.manual_seed(how.seed)
-    model = Dien(schema, DienConfig(**({"hidden": 6, "embedding": 6, "head": (12,)} | (shape or {}))))
+    model = Dien(schema, ModelConfig(**({"hidden": 6, "embedding": 6, "head": (12,)} | (shape or {}))))
     train, dev = (Batcher(data, schema, split, negatives=how.negatives) for split in (TRAIN, DEV))
     objective = ClickObjective(model, how.auxiliary_weight)
     return Trainer(objective, train, dev, how, folder, settings=settings or {"hidden": 6})
