@@ -99,13 +99,19 @@ def timed(call: Callable[[], object]) -> list[float]:
     return found
 
 
+def check(scorer: Scorer, model: Network, requests: Sequence[ScoreInput], inputs: Inputs) -> float:
+    """How far the scorer is from the network at most. Raises ArithmeticError where that is too far."""
+    difference = float(np.abs(np.concatenate(scorer.score(requests)) - forward(model, inputs)).max())
+    if not difference <= TOLERANCE:
+        raise ArithmeticError(f"scores differ by {difference:.1e}")
+    return difference
+
+
 def measure(artifact: Artifact, scorer: Scorer, model: Network, case: Case) -> dict[str, Any]:
     """One case. Raises ArithmeticError where the two differ."""
     requests = random_requests(artifact, case)
     inputs = padded(artifact, requests)
-    difference = float(np.abs(np.concatenate(scorer.score(requests)) - forward(model, inputs)).max())
-    if not difference <= TOLERANCE:
-        raise ArithmeticError(f"{case}: scores differ by {difference:.1e}")
+    difference = check(scorer, model, requests, inputs)
     ours, theirs = timed(lambda: scorer.score(requests)), timed(lambda: forward(model, inputs))
     return case._asdict() | {
         "difference": difference,
@@ -146,7 +152,7 @@ def _run(args: argparse.Namespace, cases: Sequence[Case]) -> int:
         try:
             one = measure(artifact, scorer, model, case)
         except ArithmeticError as error:
-            print(error, file=sys.stderr)
+            print(f"{case}: {error}", file=sys.stderr)
             return 1
         found.append(one)
         ours, theirs = one["scorer_us"], one["forward_us"]

@@ -13,6 +13,7 @@ ACTIVATIONS = ("dice", "prelu")
 ATTENTIONS = ("bilinear", "unit")
 AUXILIARIES = ("net", "inner", "none")
 AUTO, NONE = "auto", "none"
+RELEASED = "augru_released"  # AUGRU with the update gate of the authors' code, which is not the paper's
 
 
 class ConfigError(ValueError):
@@ -43,7 +44,7 @@ MODELS: Mapping[str, Definition] = {
     "aigru": _evolving("GRU + AIGRU", "aigru"),
     "agru": _evolving("GRU + AGRU", "agru"),
     "augru": _evolving("GRU + AUGRU", "augru"),
-    "dien": _evolving("DIEN", *CELLS, auxiliary=("net", "inner", NONE)),
+    "dien": _evolving("DIEN", *CELLS, RELEASED, auxiliary=("net", "inner", NONE)),
 }
 
 
@@ -55,7 +56,8 @@ class ModelConfig:
     hidden: int = field(default=32, metadata={"help": "size of the interest states"})
     embedding: int = field(default=18, metadata={"help": "width of one field's embedding"})
     cell: str = field(
-        default=AUTO, metadata={"help": "of interest evolution; another than AUGRU for dien", "choices": (AUTO, *CELLS)}
+        default=AUTO,
+        metadata={"help": "of interest evolution; another than AUGRU for dien", "choices": (AUTO, *CELLS, RELEASED)},
     )
     attention: str = field(
         default=AUTO,

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 import kernels
+from model.config import RELEASED
 from model.layers import Gru, mask
 from model.ragged import Rows
 from model.zoo.network import Recurrent
@@ -31,12 +32,29 @@ class Dien(Recurrent):
 
     def evolve(self, states: Tensor, attention: Tensor, lengths: Tensor) -> Tensor:
         """The final interest `[B, H]` (DIEN section 3.3): AUGRU, AGRU or AIGRU by configuration."""
+        if self.config.cell == RELEASED:
+            return self._evolve_as_released(states, attention, lengths)
         if self.config.cell == "aigru":
             real = mask(lengths, states.shape[0]).to(states.dtype)
             evolved = self.evolution(states * attention.unsqueeze(-1), real, lengths)
         else:
             evolved = self.evolution(states, attention, lengths, self.config.cell)
         return evolved[-1]  # type: ignore[no-any-return]
+
+    def _evolve_as_released(self, states: Tensor, attention: Tensor, lengths: Tensor) -> Tensor:
+        """The authors' code keeps (1 - a)·(1 - u) of the state: ũ = a + (1 - a)·u, so a = 0 still moves it.
+
+        To compare with, and no faster than torch walks it.
+        """
+        weights, real = self.evolution.weights(), mask(lengths, states.shape[0]).to(states.dtype).unsqueeze(-1)
+        both = 2 * weights.hidden
+        state = states.new_zeros(states.shape[1], weights.hidden)
+        for projected, a, alive in zip(states @ weights.w_input + weights.bias, attention, real, strict=True):
+            product, scale = state @ weights.w_recurrent, a.unsqueeze(-1)
+            u, r = torch.sigmoid(projected[:, :both] + product[:, :both]).chunk(2, dim=-1)
+            c = torch.tanh(projected[:, both:] + r * product[:, both:])
+            state = torch.lerp(state, c, alive * (scale + (1 - scale) * u))
+        return state
 
     def final(self, states: Tensor, target: Tensor, lengths: Tensor) -> Tensor:
         """The final interest `[B, H]` towards `target [B, E]`."""
@@ -46,7 +64,8 @@ class Dien(Recurrent):
 class DienSplit(RecurrentSplit[Dien]):
     """Attention and evolution are one kernel; on a CPU with all tables in memory the whole network is one call.
 
-    With the activation unit attention is not the kernel's: the evolution is then walked in torch, step by step.
+    With the activation unit attention is not the kernel's, nor is the gate of the released code: the evolution is then
+    walked in torch, step by step.
     """
 
     def item_maps(self) -> dict[str, Map]:
@@ -54,9 +73,13 @@ class DienSplit(RecurrentSplit[Dien]):
         self._evolution = self.model.evolution.weights()
         return super().item_maps()
 
+    @property
+    def _in_kernels(self) -> bool:
+        return self.config.attention == "bilinear" and self.config.cell != RELEASED
+
     def fuse(self) -> kernels.Fused | None:
-        """The one call, for bilinear attention."""
-        if self.config.attention != "bilinear":
+        """The one call, where all of it is the kernels'."""
+        if not self._in_kernels:
             return None
         names = "projected", "queries", "targets", "items"
         projected, queries, targets, items = (cast(Tensor, self.terms[name].table) for name in names)
@@ -68,7 +91,7 @@ class DienSplit(RecurrentSplit[Dien]):
     def final(self, rows: Rows) -> Tensor:
         """Final interests `[C, H]`."""
         states = self.keys(rows)
-        if self.config.attention != "bilinear":
+        if not self._in_kernels:
             return self._walked(states, rows)
         _, backend, precision, threads = self.runtime
         return kernels.evolve(
