@@ -17,8 +17,9 @@ from torch import Tensor
 from model.batches import Batch
 from model.cli import CommandLine, DataConfig, add_run, add_settings, check_places, device_of, main, settings
 from model.config import LARGEST, MODELS, ConfigError, ModelConfig
+from model.objective import Objective, weighted
 from model.train import fit, report, save
-from model.training import Objective, TrainConfig, weighted
+from model.training import TrainConfig
 from model.workers import workers
 from model.zoo import Network, make_network
 

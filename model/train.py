@@ -30,7 +30,8 @@ from model.config import ConfigError, ModelConfig
 from model.data import DEV, SPLITS, TEST, TRAIN, DataSet
 from model.features import FeatureSchema
 from model.metrics import METRICS, bootstrap, measure
-from model.training import ClickObjective, Objective, TrainConfig, Trainer, predict
+from model.objective import ClickObjective, Objective
+from model.training import TrainConfig, Trainer, predict
 from model.workers import Workers, workers
 from model.zoo import Network, make_network
 

@@ -44,8 +44,7 @@ class EagerDien:
     @property
     def description(self) -> str:
         """Architecture, size and what computes the recurrences in one line."""
-        config = self.artifact.config
-        return f"DIEN {config.cell} hidden {config.hidden}, {self._recurrences}, repeated for each candidate"
+        return f"{self.artifact.config.title}, {self._recurrences}, repeated for each candidate"
 
     def action_places(self, names: Sequence[str | None]) -> list[int]:
         """Places of actions by name; of the default one where there is none, -1 for an unknown one."""

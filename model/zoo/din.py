@@ -1,4 +1,4 @@
-"""DIN: the history weighted towards the target (Zhou et al., KDD 2018, section 4.3).
+"""DIN: the history weighted towards the target (Zhou et al., KDD 2018).
 
 B rows, T steps, C candidates, N behaviours, E width of an item, A of an action.
 """
@@ -13,7 +13,7 @@ from model.zoo.split import AttendingSplit
 
 
 class Din(Attending):
-    """The final interest is the sum of the behaviours, each with its weight from the activation unit (DIN eq. 3).
+    """The final interest is the sum of the behaviours, each with its weight from the activation unit (DIN section 4.3).
 
     The unit's weights are not normalised: their sum tells how strong the interest is. They compare the target with the
     behaviour's item; what was done with it is a feature of the unit besides. Bilinear attention is a softmax.

@@ -17,12 +17,11 @@ from torch import Tensor
 import kernels
 from model.config import ModelConfig
 from model.ragged import Rows
-from model.zoo.attention import ActivationUnit, Bilinear
+from model.zoo.attention import ActivationUnit, Bilinear, normalized
 from model.zoo.network import Attending, Network, Recurrent
 from model.zoo.terms import ItemTerm, SideTerm, head_weights
 
 SIDE_SHARE = 8  # of the budget what tables of context and user may take: they save microseconds, users can be many
-MOST_PAIRS = 1 << 15  # of a candidate and a behaviour at once: what lies between then stays in the caches
 
 Net = TypeVar("Net", bound=Network)
 Map = tuple[Tensor | None, Tensor | None]  # weight [E, X], and bias [X]; without both the embeddings themselves
@@ -50,7 +49,10 @@ class Split(Generic[Net]):
         first: Tensor = model.head.layers[0].weight  # type: ignore[assignment]
         pieces = torch.split(first, list(model.widths.values()), dim=1)
         cut = {part: piece.t().contiguous() for part, piece in zip(model.widths, pieces, strict=True)}
+        self.crossed = "crossed" in cut
         maps = {"items": (None, None), "targets": (cut["target"], None)} | self.item_maps()
+        if not self.crossed:  # the kernel multiplies something for each candidate: then one column of zeros
+            maps["blank"] = (first.new_zeros(embeddings.item_width, 1), None)
         columns = sum(embeddings.item_width if weight is None else weight.shape[1] for weight, _ in maps.values())
         item_bytes = len(embeddings.item_rows) * columns * 4
         self.tabled = item_bytes <= table_budget
@@ -61,8 +63,6 @@ class Split(Generic[Net]):
         self.actions: Tensor | None = None  # embeddings, [A + 1, D]
         if embeddings.action_width:
             self.actions = embeddings.tables["action"].weight  # type: ignore[assignment]
-        self.crossed = "crossed" in cut
-        # The kernel multiplies something for each candidate: without crossed features one column of zeros.
         crossed = cut["crossed"] if self.crossed else first.new_zeros(1, len(first))
         final = cut.get("final", first.new_zeros(0, len(first)))
         self.head = head_weights(model.head, torch.cat([crossed, final]))
@@ -96,14 +96,12 @@ class Split(Generic[Net]):
     def _of_head(self, rows: Rows, final: Tensor, pooled: Tensor) -> Tensor:
         """The head's logits `[C]` of final interests `[C, F]` and the requests' pooled histories `[R, E + A]`."""
         requests = torch.addmm(self.side(rows.side), pooled, self.of_pooled)
-        item_of, item_terms = rows.candidates, self.terms["items"]
-        targets, items = self.terms["targets"].table, item_terms.table
+        item_of, multiplied = rows.candidates, self.terms["items" if self.crossed else "blank"]
+        targets, items = self.terms["targets"].table, multiplied.table
         if targets is None or items is None:
-            targets, items = self.terms["targets"](item_of), item_terms(item_of)
+            targets, items = self.terms["targets"](item_of), multiplied(item_of)
             item_of = torch.arange(len(item_of), device=self.runtime.device)
-        factors = pooled[:, : item_terms.width]
-        if not self.crossed:
-            items, factors = items[:, :1], requests.new_zeros(len(requests), 1)
+        factors = pooled[:, : multiplied.width]
         threads = self.runtime.threads
         return kernels.head(
             targets, items, item_of, requests, factors, rows.request_of, final, self._prepared, threads=threads
@@ -134,10 +132,13 @@ class AttendingSplit(Split[Attentive]):
         if isinstance(form, Bilinear):
             return {"queries": (form.weight.t().contiguous(), None)}
         self._unit = form.terms()
+        self._unit_rest = kernels.prepare_head(
+            head_weights(form.net, self._unit.of_product), backend=self.runtime.backend
+        )
         if not isinstance(form.map, torch.nn.Linear):
-            return {"queries": (self._unit.of_query, self._unit.bias)}
+            return {"queries": (self._unit.of_query, None)}
         mapped = form.map.weight.t().contiguous()
-        return {"compared": (mapped, None), "queries": (mapped @ self._unit.of_query, self._unit.bias)}
+        return {"compared": (mapped, None), "queries": (mapped @ self._unit.of_query, None)}
 
     def keys(self, rows: Rows) -> Tensor:
         """What is attended to, `[N, K]`."""
@@ -149,27 +150,32 @@ class AttendingSplit(Split[Attentive]):
 
     def attend(self, keys: Tensor, rows: Rows) -> Tensor:
         """Attention `[C, T]` over `keys [N, K]`."""
-        form, queries = self.model.attention, self.terms["queries"](rows.candidates)
-        if isinstance(form, ActivationUnit):
-            return self._by_unit(form, keys, queries, rows)
-        _, backend, _, threads = self.runtime
+        if isinstance(self.model.attention, ActivationUnit):
+            return self._by_unit(keys, rows)
+        queries, (_, backend, _, threads) = self.terms["queries"](rows.candidates), self.runtime
         return kernels.attention(keys, rows.offsets, queries, rows.history_of, backend=backend, threads=threads)
 
-    def _by_unit(self, form: ActivationUnit, keys: Tensor, queries: Tensor, rows: Rows) -> Tensor:
-        """Only the product's part of the first layer, and what follows, is computed for each pair."""
+    def _by_unit(self, keys: Tensor, rows: Rows) -> Tensor:
+        """The unit is a head over pairs of a candidate and a step: terms of either are known, their product is not."""
         compared = self.terms.get("compared", self.terms["items"])(rows.candidates)
-        of_keys = keys @ self._unit.of_key  # [N, W]
-        weights = keys.new_zeros(len(queries), int(rows.offsets.diff().max()))
-        for own, steps in by_history(rows):
-            length, width = steps.stop - steps.start, of_keys.shape[1]
-            # (q∘k) D of all pairs is q times, for each step, D with its rows scaled by k.
-            scaled = keys[steps, : form.query].t().unsqueeze(2) * self._unit.of_product.unsqueeze(1)  # [Q, steps, W]
-            first = (compared[own] @ scaled.flatten(1)).view(-1, length, width)
-            first += queries[own].unsqueeze(1)
-            first += of_keys[steps]
-            relevance = form.net.after_first(first.flatten(0, 1)).view(-1, length)
-            weights[own, :length] = torch.softmax(relevance, dim=1) if self.model.normalized else relevance
-        return weights
+        queries, of_keys = self.terms["queries"](rows.candidates), keys @ self._unit.of_key
+        lengths = rows.offsets.diff()[rows.history_of]
+        steps = torch.arange(int(rows.offsets.diff().max()), device=keys.device)
+        real = steps < lengths.unsqueeze(1)  # [C, T]
+        candidate, step = real.nonzero(as_tuple=True)  # [P] each
+        relevance = keys.new_zeros(real.shape)
+        relevance[real] = kernels.head(
+            queries,
+            compared,
+            candidate,
+            of_keys,
+            keys[:, : compared.shape[1]].contiguous(),
+            step + rows.offsets[rows.history_of][candidate],
+            keys.new_zeros(len(candidate), 0),
+            self._unit_rest,
+            threads=self.runtime.threads,
+        )
+        return normalized(relevance.t(), real.t()).t() if self.model.normalized else relevance
 
     def weighted_sum(self, weights: Tensor, values: Tensor, rows: Rows) -> Tensor:
         """`[C, K]` of `weights [C, T]` and the `values [N, K]` of each candidate's history."""
@@ -210,12 +216,7 @@ class RecurrentSplit(AttendingSplit[Extracting]):
 
 
 def by_history(rows: Rows) -> Iterator[tuple[Tensor, slice]]:
-    """Candidates by places, with the steps of the history they share; no more pairs at once than fit the caches.
-
-    Candidates without a history do not come.
-    """
+    """Candidates by places, with the steps of the history they share; those without a history do not come."""
     for number, (begin, end) in enumerate(pairwise(rows.offsets.tolist())):
         if begin < end:
-            own = (rows.history_of == number).nonzero().squeeze(1)
-            for part in torch.split(own, max(1, MOST_PAIRS // (end - begin))):
-                yield part, slice(begin, end)
+            yield (rows.history_of == number).nonzero().squeeze(1), slice(begin, end)

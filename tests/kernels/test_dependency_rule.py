@@ -9,7 +9,10 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 TRAINING = {
     f"model.{name}"
-    for name in ("training", "train", "distill", "evaluate", "plots", "batches", "workers", "checkpoint")
+    for name in (
+        *("training", "train", "objective", "regularization", "distill", "evaluate", "plots"),
+        *("batches", "workers", "checkpoint"),
+    )
 }
 TORCHRUN = {"os.environ.get('WORLD_SIZE', '1')", "os.environ.get('LOCAL_RANK', '0')"}
 FORBIDDEN = {

@@ -23,6 +23,8 @@ def small_model(schema: FeatureSchema, seed: int = 0, **shape: Any) -> Network:
     for name, tensor in model.state_dict().items():
         if name.endswith(".variance"):
             tensor.uniform_(0.2, 2)
+        elif name.startswith("attention.net."):  # DIN adds up its weights over a history
+            tensor.normal_(std=0.2)
         elif tensor.is_floating_point():
             tensor.normal_(std=0.5)
     return model

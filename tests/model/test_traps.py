@@ -21,7 +21,8 @@ from model.data.sequences import draw, popularity
 from model.embeddings import Embeddings, Inputs
 from model.features import FeatureSchema, fit_schema, seen_in_training
 from model.layers import Dice, Gru
-from model.training import ClickObjective, TrainConfig, Trainer
+from model.objective import ClickObjective
+from model.training import TrainConfig, Trainer
 from model.zoo.auxiliary import AuxiliaryNet, Following, auxiliary_loss
 from model.zoo.dien import Dien
 
