@@ -127,7 +127,7 @@ def show(
             over = sum(cell.finished for cell in own)
             again = ", shared" if key in seen else ""
             seen.add(key)
-            print(f"  {one.name:<36}{key:<40}{over} of {len(own)} finished, {seconds(own[0]):.0f} s each{again}")
+            print(f"  {one.name:<38} {key:<44} {over} of {len(own)} finished, {seconds(own[0]):.0f} s each{again}")
     left = [cell for cell in cells if not cell.finished]
     minutes = sum(map(seconds, left)) / 60
     print(

@@ -147,8 +147,8 @@ STUDIES: Mapping[str, Study] = {
             (
                 Variant("AUGRU, paper"),
                 Variant("AUGRU, released code", {"cell": RELEASED}),
-                Variant("AGRU", {"cell": "agru"}),
-                Variant("AIGRU", {"cell": "aigru"}),
+                Variant("AGRU", {"model": "agru", "auxiliary": "net"}),
+                Variant("AIGRU", {"model": "aigru", "auxiliary": "net"}),
             ),
         ),
         Study(
@@ -167,6 +167,15 @@ STUDIES: Mapping[str, Study] = {
             "activation",
             "The activation of DIEN's head",
             (Variant("Dice"), Variant("PReLU", {"activation": "prelu"})),
+        ),
+        Study(
+            "regularization",
+            "Regularisation of embeddings: coupled decay of all rows, of a batch's rows alone (mini-batch aware), none",
+            (
+                Variant("L2"),
+                Variant("mini-batch aware", {"regularization": "batch_aware"}),
+                Variant("none", {"regularization": "none"}),
+            ),
         ),
         Study(
             "prefixes",
