@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,12 +12,15 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from model.compare.results import Comparison, Row
+from model.compare.statistics import Estimate
 from model.plots import ACCENT, FAINT, INK
 
 # Paul Tol's muted scheme: told apart by the colour-blind too.
 COLOURS = ("#332288", "#cc6677", "#117733", "#ddaa33", "#88ccee", "#882255", "#44aa99", "#999933", "#aa4499")
+SEEDS = "#8a99a8"
 MARKERS = "osD^vP*X<>hp"
 SCALE = {"auxiliary_weight": "α of the auxiliary loss", "hidden": "hidden size", "max_history": "behaviours that count"}
+COSTLY = ("hidden", "max_history")  # settings that what serving costs depends on
 
 
 def draw_all(one: Comparison, folder: Path) -> dict[str, list[str]]:
@@ -46,6 +50,10 @@ def _figure(width: float, height: float, columns: int = 1) -> tuple[Figure, list
     return figure, axes
 
 
+def _title(figure: Figure, study: Mapping[str, Any], what: str = "") -> None:
+    figure.suptitle(textwrap.fill(f"{study['question']}{what}", 80), color=INK, fontsize=11)
+
+
 def _colour(number: int) -> dict[str, Any]:
     return {"color": COLOURS[number % len(COLOURS)], "marker": MARKERS[number % len(MARKERS)]}
 
@@ -56,7 +64,7 @@ def draw_auc(rows: Sequence[Row], study: Mapping[str, Any]) -> Figure:
     by_name = {row.name: row for row in rows}
     for place, row in enumerate(rows):
         values = list(row.by_seed("auc").values())
-        left.plot(values, [place] * len(values), "o", color=FAINT, markersize=5, zorder=1)
+        left.plot(values, [place] * len(values), "o", color=SEEDS, markersize=4, zorder=3)
         _interval(left, row.of("auc"), place)
         reference = by_name.get(row.reference)
         if reference is not None and reference is not row:
@@ -68,15 +76,15 @@ def draw_auc(rows: Sequence[Row], study: Mapping[str, Any]) -> Figure:
         axes.set_ylim(len(rows) - 0.5, -0.5)
         axes.locator_params(axis="x", nbins=5)
         axes.grid(axis="x", color=FAINT, linewidth=0.5)
-    left.set_xlabel(f"{rows[0].split} AUC: seeds, mean, 95 % interval")
+    left.set_xlabel(f"{rows[0].split} AUC:\nseeds, mean, 95 % interval")
     references = {row.reference for row in rows}
     against = references.pop() if len(references) == 1 else "its reference"
-    right.set_xlabel(f"AUC above {against}, seed by seed: mean, 95 % interval")
-    figure.suptitle(str(study["question"]), color=INK)
+    right.set_xlabel(f"AUC above {against},\nseed by seed: mean, 95 % interval")
+    _title(figure, study)
     return figure
 
 
-def _interval(axes: Axes, found: Any, place: float) -> None:
+def _interval(axes: Axes, found: Estimate | None, place: float) -> None:
     if found is None:
         return
     if not math.isnan(found.low):
@@ -108,8 +116,8 @@ def draw_cost(rows: Sequence[Row], study: Mapping[str, Any]) -> Figure:
     axes.tick_params(axis="x", which="minor", labelsize=7)
     axes.set(xlabel="µs per candidate, one thread (median)", ylabel=f"{rows[0].split} AUC, mean and 95 % interval")
     axes.grid(color=FAINT, linewidth=0.5)
-    figure.legend(loc="outside right upper", frameon=False, fontsize=9)
-    figure.suptitle(f"{study['question']}: quality against serving cost", color=INK)
+    figure.legend(loc="outside right center", frameon=False, fontsize=9)
+    _title(figure, study, ": quality against serving cost")
     return figure
 
 
@@ -124,35 +132,44 @@ def draw_curves(rows: Sequence[Row], study: Mapping[str, Any]) -> Figure:
         axes.plot(steps, means, label=row.name, linewidth=1.5, markersize=5, **_colour(number))
     axes.set(xlabel="training steps", ylabel="dev AUC, mean of seeds")
     axes.grid(color=FAINT, linewidth=0.5)
-    figure.legend(loc="outside right upper", frameon=False, fontsize=9)
-    figure.suptitle(f"{study['question']}: learning curves", color=INK)
+    figure.legend(loc="outside right center", frameon=False, fontsize=9)
+    _title(figure, study, ": learning curves")
     return figure
 
 
 def draw_effect(rows: Sequence[Row], study: Mapping[str, Any]) -> Figure:
-    """AUC against one setting, every seed a dot, and what serving costs at each value."""
+    """AUC against one setting, every seed a dot; the difference to the reference; what serving costs, if it depends."""
     axis = str(study["axis"])
     ordered = sorted(rows, key=lambda row: float(row.variant["settings"][axis]))
     values = [float(row.variant["settings"][axis]) for row in ordered]
-    costs = [row.micros for row in ordered]
-    figure, axes = _figure(10, 4.2, 2)
+    figure, axes = _figure(13 if axis in COSTLY else 9, 4.2, 3 if axis in COSTLY else 2)
     for value, row in zip(values, ordered, strict=True):
         seeds = list(row.by_seed("auc").values())
-        axes[0].plot([value] * len(seeds), seeds, "o", color=FAINT, markersize=5, zorder=1)
-    found = [row.of("auc") for row in ordered]
-    means = [math.nan if one is None else one.mean for one in found]
-    about = [0.0 if one is None or math.isnan(one.low) else one.mean - one.low for one in found]
-    axes[0].errorbar(values, means, yerr=about if any(about) else None, fmt="D-", color=ACCENT, capsize=3)
+        axes[0].plot([value] * len(seeds), seeds, "o", color=SEEDS, markersize=4, zorder=3)
+    _means(axes[0], values, [row.of("auc") for row in ordered])
     axes[0].set_ylabel(f"{rows[0].split} AUC: seeds, mean, 95 % interval")
-    known = [(value, cost["median"]) for value, cost in zip(values, costs, strict=True) if cost]
-    axes[1].plot(*zip(*known, strict=True) if known else ((), ()), "s-", color=ACCENT)
-    axes[1].set_ylabel("µs per candidate, one thread (median)")
-    axes[1].set_ylim(bottom=0)
+    reference = next((row for row in rows if row.name == rows[0].reference), None)
+    if reference is not None:
+        _means(axes[1], values, [row.above(reference) for row in ordered])
+        axes[1].axhline(0, color=SEEDS, linewidth=1)
+    axes[1].set_ylabel(f"AUC above {rows[0].reference}, 95 % interval")
+    if axis in COSTLY:
+        known = [(value, row.micros["median"]) for value, row in zip(values, ordered, strict=True) if row.micros]
+        axes[2].plot([value for value, _ in known], [micros for _, micros in known], "s-", color=ACCENT)
+        axes[2].set_ylabel("µs per candidate, one thread (median)")
+        axes[2].set_ylim(bottom=0)
     for each in axes:
         each.set_xscale("log")
         each.set_xticks(values, [f"{value:g}" for value in values])
         each.minorticks_off()
         each.set_xlabel(SCALE.get(axis, axis))
         each.grid(color=FAINT, linewidth=0.5)
-    figure.suptitle(str(study["question"]), color=INK)
+    _title(figure, study)
     return figure
+
+
+def _means(axes: Axes, values: Sequence[float], found: Sequence[Estimate | None]) -> None:
+    known = [(value, one) for value, one in zip(values, found, strict=True) if one is not None]
+    about = [0.0 if math.isnan(one.low) else one.mean - one.low for _, one in known]
+    places, means = [value for value, _ in known], [one.mean for _, one in known]
+    axes.errorbar(places, means, yerr=about if any(about) else None, fmt="D-", color=ACCENT, capsize=3)

@@ -15,6 +15,8 @@ Every variant of a study has the same recipe, data and seeds; ± is the standard
 taken seed by seed, with the 95 % t-interval of their mean; in bold where it excludes zero. Each interval stands for
 itself: of twenty that compare equals, one excludes zero. Serving is the scorer's time for a candidate of a request with
 200 of them and 50 behaviours (or as many as the model takes in), one thread, all variants in turn: median (least)."""
+SPLITS_TOO = """\
+Each seed also splits the users anew. The splits have users in common, so their intervals are somewhat too narrow."""
 HEAD = ("AUC", "difference", "GAUC", "log loss", "ECE", "dev AUC", "parameters", "training s", "serving µs")
 
 
@@ -31,12 +33,15 @@ def _section(one: Comparison, pictures: Mapping[str, Sequence[str]]) -> Iterator
     data, machine, software = document["data"], document["machine"], document["versions"]
     yield f"## {one.label}"
     rows = ", ".join(f"{data[split]:,} {split}" for split in ("train", "dev", "test"))
-    drawn = ", as many drawn negatives on top" if data["negatives_drawn"] else ""
+    drawn = ", as many drawn negatives on top of train" if data["negatives_drawn"] else ""
     yield f"{data['description']}. Impressions: {rows}{drawn}; {data['items']:,} items. Judged on {one.split}."
+    if data["negatives_drawn"]:
+        yield SPLITS_TOO
     yield f"```\n{shlex.join(document['command'])}\n```"
+    recipe = f"`{' '.join(document['recipe'])}`" if document["recipe"] else "the defaults"
     commits = ", ".join(str(commit)[:12] for commit in document["commits"]) or "unknown"
     yield (
-        f"{document['seeds']} seeds. Recipe: `{' '.join(document['recipe']) or 'the defaults'}`. {machine['cpu']}, "
+        f"{document['seeds']} seeds. Recipe: {recipe}. {machine['cpu']}, "
         f"{machine['cores']} cores, kernels {machine['native_isa'] or 'in torch'}; torch {software['torch']}; "
         f"commit {commits}; {document['workers']} trainings at once, one thread each."
     )
@@ -106,4 +111,4 @@ def said(one: Comparison) -> Iterator[str]:
         by_name: dict[str, Any] = {row.name: row for row in rows}
         for row in rows:
             against = difference(row, by_name.get(row.reference), False).replace("*", "")
-            yield f"  {row.name:<36}{spread(row.of('auc')):<18}{against if row.name != row.reference else ''}".rstrip()
+            yield f"  {row.name:<38} {spread(row.of('auc')):<18}{against if row.name != row.reference else ''}".rstrip()

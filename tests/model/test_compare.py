@@ -152,7 +152,7 @@ def test_every_picture_of_the_page_is_there(whole: Path) -> None:
 
 
 def test_a_killed_comparison_goes_on_to_the_same_results(data: str, whole: Path, tmp_path: Path) -> None:
-    words = options(data, tmp_path, "--models", "base", "--workers", "1")
+    words = options(data, tmp_path, "--models", "base")
     killed = running(words)
     deadline = time.monotonic() + 60
     while not list(tmp_path.glob("cells/*/*/run/checkpoint.pt")):
@@ -164,7 +164,7 @@ def test_a_killed_comparison_goes_on_to_the_same_results(data: str, whole: Path,
     assert call(run, *words) == 0
     assert learnt(tmp_path)["base"] == learnt(whole)["base"]
     logs = [file.read_text() for file in tmp_path.glob("cells/*/*/log.txt")]
-    assert sum("--resume" in log for log in logs) == 1
+    assert any("--resume" in log for log in logs)
 
 
 def test_other_settings_or_data_are_not_reused(
