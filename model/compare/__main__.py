@@ -23,7 +23,7 @@ from model.compare import estimates
 from model.compare.cells import Cell, cells_of
 from model.compare.grid import STUDIES, Study, chosen_studies, recipe_of
 from model.compare.pictures import draw_all
-from model.compare.pool import alone_in, said, train_cells
+from model.compare.pool import alone_in, train_cells
 from model.compare.results import Comparison, about_data, commit, digest_of, document_of, read_results
 from model.compare.serving import measure_serving
 from model.compare.tables import page
@@ -94,10 +94,8 @@ def compare(args: argparse.Namespace, command: list[str]) -> None:
         document = document_of({**how, "commits": commits, "data": about}, studies, keys, cells, serving, failed)
         strict_json.write(args.out / "results.json", document)
         report([read_results(args.out / "results.json")], args.out)
-    for failure in failures:
-        print(said(failure), file=sys.stderr)
-    for name, reason in wrong.items():
-        print(f"{name}: not timed, {reason}", file=sys.stderr)
+    for name, reason in failed.items():
+        print(f"failed: {name}: {reason}", file=sys.stderr)
     if failed:
         raise SystemExit(1)
 

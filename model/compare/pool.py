@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import subprocess
+import sys
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -116,7 +117,7 @@ def train_cells(
                     failure = one.end(facts)
                     if failure is not None:
                         failures.append(failure)
-                        bar.write(said(failure))
+                        bar.write(said(failure), file=sys.stderr)
                 if time.monotonic() - shown > REFRESH:
                     under_way = sum(seconds(one.cell) * one.cell.progress for one in running)
                     bar.n, shown = min(whole, done + under_way), time.monotonic()

@@ -14,7 +14,8 @@ HOW = """\
 Every variant of a study has the same recipe, data and seeds; ± is the standard deviation over seeds. A difference is
 taken seed by seed, with the 95 % t-interval of their mean; in bold where it excludes zero. Each interval stands for
 itself: of twenty that compare equals, one excludes zero. Serving is the scorer's time for a candidate of a request with
-200 of them and 50 behaviours (or as many as the model takes in), one thread, all variants in turn: median (least)."""
+200 of them and 50 behaviours (or as many as the model takes in), one thread, all variants in turn: median (least).
+Parameters are those served. Training has one thread and is timed beside other trainings."""
 SPLITS_TOO = """\
 Each seed also splits the users anew. The splits have users in common, so their intervals are somewhat too narrow."""
 HEAD = ("AUC", "difference", "GAUC", "log loss", "ECE", "dev AUC", "parameters", "training s", "serving µs")
@@ -41,7 +42,7 @@ def _section(one: Comparison, pictures: Mapping[str, Sequence[str]]) -> Iterator
     recipe = f"`{' '.join(document['recipe'])}`" if document["recipe"] else "the defaults"
     commits = ", ".join(str(commit)[:12] for commit in document["commits"]) or "unknown"
     yield (
-        f"{document['seeds']} seeds. Recipe: {recipe}. {machine['cpu']}, "
+        f"Seeds: {document['seeds']}. Recipe: {recipe}. {machine['cpu']}, "
         f"{machine['cores']} cores, kernels {machine['native_isa'] or 'in torch'}; torch {software['torch']}; "
         f"commit {commits}; {document['workers']} trainings at once, one thread each."
     )

@@ -1,6 +1,8 @@
 """A real comparison on made-up data: stopped by failures and kills, gone on with, and reported."""
 
+import contextlib
 import fcntl
+import io
 import json
 import os
 import re
@@ -58,29 +60,34 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 @pytest.fixture(scope="module")
-def blocked(data: str, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, int]:
-    """A comparison in which one cell cannot write its artifact, and its exit status."""
+def blocked(data: str, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, int, str]:
+    """A comparison in which one cell cannot write its artifact; its exit status, and what it says on stderr."""
     out = tmp_path_factory.mktemp("compared") / "out"
     place = out / "cells" / "din" / "seed-1" / "model"
     place.parent.mkdir(parents=True)
     place.write_text("in the way")
-    return out, call(run, *options(data, out))
+    told = io.StringIO()
+    with contextlib.redirect_stderr(told):
+        status = call(run, *options(data, out))
+    return out, status, told.getvalue()
 
 
-def test_a_failing_cell_is_told_and_the_others_go_on(blocked: tuple[Path, int]) -> None:
-    out, status = blocked
+def test_a_failing_cell_is_told_and_the_others_go_on(blocked: tuple[Path, int, str]) -> None:
+    out, status, told = blocked
     assert status == 1
+    assert "din seed 1: exit status 2; the end of " in told
+    assert f"\n    error: {out}/cells/din/seed-1/model: is a file; an artifact is a folder\n" in told
+    assert told.splitlines()[-1] == "failed: din seed 1: exit status 2"
     assert [one for one, *_ in learnt(out)["base"]] == [0, 1]
     assert [one for one, *_ in learnt(out)["din"]] == [0]
     assert read_results(out / "results.json").document["failed"] == {"din seed 1": "exit status 2"}
     assert "DIN (1 of 2 seeds)" in (out / "table.md").read_text()
-    assert "is a file; an artifact is a folder" in (out / "cells" / "din" / "seed-1" / "log.txt").read_text()
 
 
 @pytest.fixture(scope="module")
-def whole(data: str, blocked: tuple[Path, int]) -> Path:
+def whole(data: str, blocked: tuple[Path, int, str]) -> Path:
     """The same comparison gone on with, nothing in the way any more."""
-    out, _ = blocked
+    out, *_ = blocked
     kept = {file: file.stat().st_mtime_ns for file in out.glob(f"cells/*/*/{RESULT}")}
     (out / "cells" / "din" / "seed-1" / "model").unlink()
     assert call(run, *options(data, out)) == 0
