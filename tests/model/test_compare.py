@@ -10,6 +10,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -210,18 +211,21 @@ def test_the_grid_can_be_looked_at(data: str, whole: Path, capsys: pytest.Captur
     assert "prefixes" not in told  # asks of sequences
 
 
-def test_ctrl_c_ends_all_and_says_how_to_go_on(data: str, tmp_path: Path) -> None:
-    process = running(options(data, tmp_path, "--models", "base", "--workers", "1"))
-    deadline = time.monotonic() + 60
-    while not list(tmp_path.glob("cells/*/*/run/metrics.json")):
-        assert process.poll() is None, process.communicate()
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-    process.send_signal(signal.SIGINT)
-    err = process.communicate(timeout=60)[1]
-    assert process.returncode == 130
+def test_ctrl_c_ends_all_and_says_how_to_go_on(data: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def press() -> None:
+        deadline = time.monotonic() + 60
+        while not list(tmp_path.glob("cells/*/*/run/checkpoint.pt")) and time.monotonic() < deadline:
+            time.sleep(0.01)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    thread = threading.Thread(target=press)
+    thread.start()
+    assert call(run, *options(data, tmp_path, "--models", "base")) == 130
+    thread.join()
+    err = capsys.readouterr().err
     assert re.fullmatch(r"stopped with \d of 2 cells; the same command goes on", err.splitlines()[-1])
     assert "Traceback" not in err
+    assert list(tmp_path.glob("cells/*/*/run/checkpoint.pt"))
     with (tmp_path / LOCK).open() as lock:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # no training holds it any more
 
