@@ -85,13 +85,11 @@ class Network(nn.Module):
         target = self.embeddings.items(inputs.target)
         real = mask(inputs.lengths, behaviors.shape[0]).to(behaviors.dtype)
         pooled = (behaviors * real.unsqueeze(-1)).sum(0) / inputs.lengths.clamp(min=1).unsqueeze(-1)
-        features = {
-            "side": self.embeddings.side(inputs.user, inputs.context),
-            "target": target,
-            "pooled": pooled,
-            "crossed": target * pooled[:, : target.shape[1]],
-        }
-        return features | ({"final": self.final(states, target, inputs.lengths)} if "final" in self.parts else {})
+        features = {"target": target, "pooled": pooled}
+        if "final" in self.parts:
+            features["final"] = self.final(states, target, inputs.lengths)
+        features["crossed"] = target * pooled[:, : target.shape[1]]
+        return features | {"side": self.embeddings.side(inputs.user, inputs.context)}
 
     def final(self, states: Tensor, target: Tensor, lengths: Tensor) -> Tensor:
         """The final interest `[B, final_width]` towards `target [B, E]`."""

@@ -168,6 +168,8 @@ def test_two_artifacts_do_not_go_to_one_place(data: str, tmp_path: Path, capsys:
         line = complaint(run, capsys, *options(data, tmp_path, "--booster-out", place))
         assert "two artifacts in one place" in line
     assert "booster_hidden=0" in complaint(run, capsys, *options(data, tmp_path, "--booster-hidden", 0))
+    line = complaint(run, capsys, *options(data, tmp_path, "--model", "din"))
+    assert "model=din: has no hidden size, in which both nets differ; gru_attention, aigru, agru, augru, " in line
 
 
 def test_only_the_first_worker_writes(data: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
