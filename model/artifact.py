@@ -1,6 +1,6 @@
 """The artifact: a folder of `model.safetensors` and `model.json`, nothing executable, checked whole before use.
 
-`model.safetensors` holds the weights under the names of `Dien`'s parameters and the schema's integer tables under
+`model.safetensors` holds the weights under the names of the network's parameters and the schema's integer tables under
 `schema.`; `model.json` holds the rest. Its `version` is a digest of architecture, features and weights: all that a
 score depends on. `name`, `training` and `metrics` tell of the model and bind nothing.
 """
@@ -27,9 +27,11 @@ from model.artifact_checks import (
     FORMAT,
     FORMAT_VERSION,
     LARGEST_JSON,
+    STATISTICS,
     WEIGHTS,
     ArtifactError,
     architecture_of,
+    architecture_part,
     check_weights,
     digest_of,
     document_of,
@@ -38,35 +40,46 @@ from model.artifact_checks import (
     tensors_of,
     version_of,
 )
-from model.dien import Dien, DienConfig, settings_of
+from model.config import ModelConfig
 from model.features import FeatureSchema
+from model.zoo import Network, make_network
 
 __all__ = ["Artifact", "ArtifactError", "check_target", "load_artifact", "of_model", "save_artifact"]
 
 
 @dataclass(frozen=True, slots=True)
 class Artifact:
-    """A model with all that is needed to score: `weights` are the state of a `Dien` without its auxiliary net."""
+    """A model with all that is needed to score: `weights` are the state of a network without its auxiliary net."""
 
     name: str
-    config: DienConfig
+    config: ModelConfig
     schema: FeatureSchema
     weights: Mapping[str, Tensor]
     training: Mapping[str, Any] = field(default_factory=dict)
     metrics: Mapping[str, Any] = field(default_factory=dict)
     version: str = "unsaved"
 
-    def model(self) -> Dien:
+    @property
+    def parameters(self) -> int:
+        """How many numbers of it were trained; moving statistics are none."""
+        return sum(tensor.numel() for name, tensor in self.weights.items() if not name.endswith(STATISTICS))
+
+    @property
+    def title(self) -> str:
+        """The model in words, and its size."""
+        return f"{self.config.title}, {self.parameters:,} parameters"
+
+    def model(self) -> Network:
         """The network, ready for inference."""
         with torch.random.fork_rng(devices=[]):  # initial weights are drawn, and not kept
-            model = Dien(self.schema, self.config)
+            model = make_network(self.schema, self.config)
         model.auxiliary = None
         model.load_state_dict(dict(self.weights))
         return model.eval()
 
 
 def of_model(
-    name: str, model: Dien, schema: FeatureSchema, training: Mapping[str, Any], metrics: Mapping[str, Any]
+    name: str, model: Network, schema: FeatureSchema, training: Mapping[str, Any], metrics: Mapping[str, Any]
 ) -> Artifact:
     """The artifact of a trained model."""
     weights = {
@@ -160,7 +173,7 @@ def _document(artifact: Artifact, packed: bytes) -> dict[str, Any]:
         "format_version": FORMAT_VERSION,
         "version": "",
         "name": artifact.name,
-        "architecture": {"kind": "dien", **settings_of(artifact.config)},
+        "architecture": architecture_part(artifact.config),
         "features": {
             "item_fields": list(schema.item_fields),
             "context_fields": list(schema.context_fields),

@@ -13,10 +13,13 @@ import torch
 from torch import Tensor
 
 from model import safe_tensors, strict_json
-from model.dien import ConfigError, DienConfig, table_sizes
+from model.config import AUTO, MODELS, ConfigError, ModelConfig, settings_of
 from model.features import FeatureSchema, Vocabulary
+from model.zoo import make_network
 
 FORMAT, FORMAT_VERSION = "augur-model", 1
+ADDED = ("attention",)  # settings newer than the format: written where they are not the model's own
+STATISTICS = (".mean", ".variance")  # endings of the names of what is no parameter
 WEIGHTS, DOCUMENT = "model.safetensors", "model.json"
 LARGEST_JSON = 4 << 20
 LONGEST_HISTORY, LONGEST_NAME = 100_000, 200
@@ -91,20 +94,33 @@ def _same_keys(found: Mapping[str, Any], wanted: tuple[str, ...], file: Path, wh
     require(not differing, file, f"{what} must have exactly {', '.join(wanted)}; missing or unknown: {differing}")
 
 
-def architecture_of(settings: Mapping[str, Any], file: Path) -> DienConfig:
+def architecture_part(config: ModelConfig) -> dict[str, Any]:
+    """A configuration as the part `architecture`; its `kind` is the model."""
+    usual = settings_of(ModelConfig(model=config.model))
+    settings = {name: value for name, value in settings_of(config).items() if name not in ADDED or value != usual[name]}
+    return {"kind": settings.pop("model"), **settings}
+
+
+def architecture_of(settings: Mapping[str, Any], file: Path) -> ModelConfig:
     """The part `architecture`."""
-    require(settings.get("kind") == "dien", file, f"architecture.kind {settings.get('kind')!r}; this build has dien")
-    _same_keys(settings, ("kind", *DienConfig.__slots__), file, "architecture")
-    defaults = DienConfig()
-    values: dict[str, Any] = {
-        name: tuple(value) if isinstance(value := settings[name], list) else value for name in defaults.__slots__
-    }
+    defaults, given = ModelConfig(), dict(settings)
+    model = given.get("kind")
+    require(
+        isinstance(model, str) and model in MODELS,
+        file,
+        f"architecture.kind {model!r}; this build has {', '.join(MODELS)}",
+    )
+    wanted = [name for name in defaults.__slots__ if name != "model" and (name not in ADDED or name in given)]
+    _same_keys(given, ("kind", *wanted), file, "architecture")
+    values: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in given.items()}
+    values["model"] = values.pop("kind")
     for name, value in values.items():
         kind = type(getattr(defaults, name))
         fits = type(value) is kind and (kind is not tuple or all(type(width) is int for width in value))
         require(fits, file, f"architecture.{name}={value!r}: must be {kind.__name__}")
+        require(value != AUTO, file, f"architecture.{name}={value!r}: must be stated")
     try:
-        return DienConfig(**values)
+        return ModelConfig(**values)
     except ConfigError as error:
         raise ArtifactError(f"{file}: architecture.{error}") from None
 
@@ -189,11 +205,11 @@ def _check_item_rows(schema: FeatureSchema, file: Path) -> None:
     require(bool(np.all((rows >= 0) & (rows < sizes))), file, "schema.item_rows points outside a vocabulary")
 
 
-def check_weights(weights: Mapping[str, Tensor], schema: FeatureSchema, config: DienConfig, path: Path) -> None:
+def check_weights(weights: Mapping[str, Tensor], schema: FeatureSchema, config: ModelConfig, path: Path) -> None:
     """All weights there, none other, each of its shape, float32 and finite."""
     file = path / WEIGHTS
     try:
-        expected = _shapes(schema, config)
+        expected = shapes_of(schema, config)
     except ConfigError as error:
         raise ArtifactError(f"{path / DOCUMENT}: features: {error}") from None
     differing = sorted(set(expected) ^ set(weights))
@@ -206,20 +222,9 @@ def check_weights(weights: Mapping[str, Tensor], schema: FeatureSchema, config: 
         require(not name.endswith(".variance") or bool((tensor >= 0).all()), file, f"{name} must not be negative")
 
 
-def _shapes(schema: FeatureSchema, config: DienConfig) -> dict[str, tuple[int, ...]]:
-    """The shape of every weight, without making the network: a bad artifact must not decide how much memory is used."""
-    tables, width, hidden = table_sizes(schema), config.embedding, config.hidden
-    item = width * len(schema.item_fields)
-    behavior = item + (width if schema.actions else 0)
-    side = width * (len(schema.context_fields) + schema.uses_user_id)
-    shapes: dict[str, tuple[int, ...]] = {f"embeddings.tables.{name}.weight": (n, width) for name, n in tables.items()}
-    shapes["attention.weight"] = (hidden, item)
-    for layer, inputs in (("extractor", behavior), ("evolution", hidden)):
-        shapes |= {f"{layer}.w_input": (inputs, 3 * hidden), f"{layer}.w_recurrent": (hidden, 3 * hidden)}
-        shapes[f"{layer}.bias"] = (3 * hidden,)
-    sizes = (side + item + behavior + item + hidden, *config.head)
-    per_unit = ("alpha", "mean", "variance") if config.activation == "dice" else ("weight",)
-    for number, (inputs, outputs) in enumerate(zip(sizes, config.head, strict=False)):
-        shapes |= {f"head.layers.{number}.weight": (outputs, inputs), f"head.layers.{number}.bias": (outputs,)}
-        shapes |= {f"head.activations.{number}.{name}": (outputs,) for name in per_unit}
-    return shapes | {"head.output.weight": (1, sizes[-1]), "head.output.bias": (1,)}
+def shapes_of(schema: FeatureSchema, config: ModelConfig) -> dict[str, tuple[int, ...]]:
+    """The shape of every weight, from a network without memory: a bad artifact must not decide how much is used."""
+    with torch.device("meta"):
+        model = make_network(schema, config)
+    model.auxiliary = None
+    return {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}

@@ -15,8 +15,9 @@ from torch import Tensor
 from model.data import DataSet
 from model.data.dataset import TRAIN, Impressions, IntArray
 from model.data.sequences import draw, popularity
-from model.dien import Following, Inputs
+from model.embeddings import Inputs
 from model.features import FeatureSchema, seen_in_training
+from model.zoo.auxiliary import Following
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,8 +16,9 @@ import numpy as np
 import torch
 
 from model.artifact import Artifact, load_artifact
-from model.dien import Dien, Inputs
+from model.embeddings import Inputs
 from model.scorer import ScoreInput, Scorer, Scores
+from model.zoo import Network
 
 BUNDLED = Path(__file__).with_name("artifacts") / "kuairand"
 TOLERANCE = 1e-5
@@ -80,7 +81,7 @@ def padded(artifact: Artifact, requests: Sequence[ScoreInput]) -> Inputs:
     )
 
 
-def forward(model: Dien, inputs: Inputs) -> Scores:
+def forward(model: Network, inputs: Inputs) -> Scores:
     """What one serves first: the trained network in eager torch."""
     with torch.inference_mode():
         return torch.sigmoid(model(inputs)).numpy()
@@ -98,13 +99,19 @@ def timed(call: Callable[[], object], seconds: float) -> list[float]:
     return found
 
 
-def measure(artifact: Artifact, scorer: Scorer, model: Dien, case: Case, seconds: float) -> dict[str, Any]:
+def check(scorer: Scorer, model: Network, requests: Sequence[ScoreInput], inputs: Inputs) -> float:
+    """How far the scorer is from the network at most. Raises ArithmeticError where that is too far."""
+    difference = float(np.abs(np.concatenate(scorer.score(requests)) - forward(model, inputs)).max())
+    if not difference <= TOLERANCE:
+        raise ArithmeticError(f"scores differ by {difference:.1e}")
+    return difference
+
+
+def measure(artifact: Artifact, scorer: Scorer, model: Network, case: Case, seconds: float) -> dict[str, Any]:
     """One case. Raises ArithmeticError where the two differ."""
     requests = random_requests(artifact, case)
     inputs = padded(artifact, requests)
-    difference = float(np.abs(np.concatenate(scorer.score(requests)) - forward(model, inputs)).max())
-    if not difference <= TOLERANCE:
-        raise ArithmeticError(f"{case}: scores differ by {difference:.1e}")
+    difference = check(scorer, model, requests, inputs)
     ours = timed(lambda: scorer.score(requests), seconds)
     theirs = timed(lambda: forward(model, inputs), seconds)
     return case._asdict() | {
@@ -148,7 +155,7 @@ def _run(args: argparse.Namespace, cases: Sequence[Case]) -> int:
         try:
             one = measure(artifact, scorer, model, case, args.seconds)
         except ArithmeticError as error:
-            print(error, file=sys.stderr)
+            print(f"{case}: {error}", file=sys.stderr)
             return 1
         found.append(one)
         ours, theirs = one["scorer_us"], one["forward_us"]

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from model.dien import ConfigError
+from model.config import ConfigError
 
 FILE = "checkpoint.pt"
 KEYS = {"settings", "step", "seconds", "objective", "optimizer", "history", "best"}

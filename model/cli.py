@@ -18,8 +18,8 @@ from kernels import BackendUnavailableError, KernelInputError
 from model import checkpoint
 from model.artifact import ArtifactError, check_target
 from model.artifact_checks import LONGEST_HISTORY, check_name
+from model.config import ConfigError
 from model.data import DataError, DataSet, open_data
-from model.dien import ConfigError
 from model.features import FeatureSchema, fit_schema
 
 Settings = TypeVar("Settings")

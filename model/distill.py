@@ -16,10 +16,12 @@ from torch import Tensor
 
 from model.batches import Batch
 from model.cli import CommandLine, DataConfig, add_run, add_settings, check_places, device_of, main, settings
-from model.dien import LARGEST, ConfigError, Dien, DienConfig
+from model.config import LARGEST, MODELS, ConfigError, ModelConfig
+from model.objective import Objective, weighted
 from model.train import fit, report, save
-from model.training import Objective, TrainConfig, weighted
+from model.training import TrainConfig
 from model.workers import workers
+from model.zoo import Network, make_network
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +47,7 @@ class RocketObjective(Objective):
     Gradient block: the hint's gradient does not reach the booster. Shared embeddings are trained by both nets' losses.
     """
 
-    def __init__(self, light: Dien, booster: Dien, *, hint_weight: float, auxiliary_weight: float) -> None:
+    def __init__(self, light: Network, booster: Network, *, hint_weight: float, auxiliary_weight: float) -> None:
         super().__init__()
         self.served, self.booster = light, booster
         self.hint_weight, self.auxiliary_weight = hint_weight, auxiliary_weight
@@ -75,7 +77,7 @@ def parser() -> argparse.ArgumentParser:
     add_run(line, "light net's artifact").add_argument(
         "--booster-out", type=Path, metavar="DIR", help="folder of the booster's artifact, if it is wanted"
     )
-    for kind in (DataConfig, DienConfig, RocketConfig, TrainConfig):
+    for kind in (DataConfig, ModelConfig, RocketConfig, TrainConfig):
         add_settings(line, kind)
     return line
 
@@ -86,11 +88,16 @@ def run() -> None:
     device = device_of(args)
     check_places(args, args.out, *([args.booster_out] if args.booster_out else []))
     data_config, config = settings(args, DataConfig), settings(args, TrainConfig)
-    rocket, light_config = settings(args, RocketConfig), settings(args, DienConfig)
+    rocket, light_config = settings(args, RocketConfig), settings(args, ModelConfig)
     data, schema = data_config.open()
     torch.manual_seed(config.seed)
-    booster = Dien(schema, replace(light_config, hidden=rocket.booster_hidden))
-    light = Dien(schema, light_config, booster.embeddings if rocket.share else None)
+    if not light_config.definition.recurrent:
+        recurrent = ", ".join(name for name, one in MODELS.items() if one.recurrent)
+        raise ConfigError(
+            f"model={light_config.model}: has no hidden size, in which both nets differ; {recurrent} have"
+        )
+    booster = make_network(schema, replace(light_config, hidden=rocket.booster_hidden))
+    light = make_network(schema, light_config, booster.embeddings if rocket.share else None)
     objective = RocketObjective(
         light, booster, hint_weight=rocket.hint_weight, auxiliary_weight=config.auxiliary_weight
     ).to(device)

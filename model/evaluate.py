@@ -1,7 +1,8 @@
 """Judge an artifact on a data set: `python -m model.evaluate --artifact DIR --data ADAPTER:PATH --out DIR`.
 
-Writes metrics.json (with bootstrap intervals), reliability.png, and interest_evolution.png: the attention over one
-user's history for several candidates. Also says how far the served scorer is from the network on real impressions.
+Writes metrics.json (with bootstrap intervals), reliability.png, and of a model with attention interest_evolution.png:
+the attention over one user's history for several candidates. Also says how far the served scorer is from the network on
+real impressions.
 """
 
 from __future__ import annotations
@@ -17,8 +18,8 @@ from model import strict_json
 from model.artifact import Artifact, load_artifact
 from model.batches import Batcher
 from model.cli import CommandLine, add_device, check_writable, device_of, main
+from model.config import ConfigError
 from model.data import SPLITS, TRAIN, DataSet, open_data
-from model.dien import ConfigError
 from model.metrics import bootstrap, measure
 from model.plots import plot_interest_evolution, plot_reliability
 from model.scorer import ScoreInput, Scorer
@@ -132,24 +133,33 @@ def run() -> None:
     one = interest_evolution(data, batcher, args.user, args.candidates)
     scorer = Scorer(artifact, device=str(device))
     results: dict[str, Any] = {
-        "artifact": {"name": artifact.name, "version": artifact.version},
+        "artifact": {
+            "name": artifact.name,
+            "version": artifact.version,
+            "model": artifact.config.model,
+            "parameters": artifact.parameters,
+        },
         "data": {"name": args.data, "split": args.split, "impressions": len(batcher)},
     }
     results |= judge(artifact, data, batcher, scorer, args.draws)
     scores = results.pop("scores")
     strict_json.write(args.out / "metrics.json", results)
     plot_reliability(batcher.impressions.clicks, scores, args.out / "reliability.png")
-    plot_interest_evolution(scorer, one, args.out / "interest_evolution.png")
-    _say(results, args.out)
+    written = ["metrics.json", "reliability.png"]
+    if scorer.attends:
+        plot_interest_evolution(scorer, one, args.out / "interest_evolution.png")
+        written.append("interest_evolution.png")
+    print(f"{artifact.name} {artifact.version}: {artifact.title}")
+    _say(results)
+    print(f"written to {args.out}: {', '.join(written)}")
 
 
-def _say(results: dict[str, Any], out: Path) -> None:
+def _say(results: dict[str, Any]) -> None:
     for name, value in results["metrics"].items():
         low, high = results["intervals"][name]
         print(f"{name:18} {value:.4f}  95 % interval {low:.4f} to {high:.4f}")
     print(f"{results['unknown_items']:.1%} of the impressions are of items that the model does not know")
     print(f"scorer and network differ by at most {results['scorer_largest_difference']:.1e}")
-    print(f"written to {out}: metrics.json, reliability.png, interest_evolution.png")
 
 
 if __name__ == "__main__":

@@ -35,7 +35,7 @@ class Dice(nn.Module):
     def forward(self, s: Tensor) -> Tensor:
         """`[B, width]` to the same shape."""
         s = s.to(self.mean.dtype)  # mixed precision gives 16 bits, too few for statistics
-        if self.training:
+        if self.training and len(s):  # without a row there is no statistic: all histories of a batch may be empty
             variance, mean = torch.var_mean(s, dim=0, correction=0)
             with torch.no_grad():
                 self.mean.lerp_(mean, self.momentum)
@@ -177,3 +177,8 @@ class Mlp(nn.Module):
             hidden = act(hidden if number == 0 else self.layers[number](hidden))
         logits: Tensor = self.output(hidden).squeeze(-1)
         return logits
+
+
+def mask(lengths: Tensor, steps: int) -> Tensor:
+    """True on the first `lengths` of `steps`: bool `[T, B]`."""
+    return torch.arange(steps, device=lengths.device).unsqueeze(-1) < lengths

@@ -1,4 +1,4 @@
-"""Train one DIEN and write its artifact: `python -m model.train --data ADAPTER:PATH --out DIR`.
+"""Train a model of the zoo and write its artifact: `python -m model.train --model NAME --data ADAPTER:PATH --out DIR`.
 
 Data-parallel: `torchrun --nproc-per-node N -m -- model.train ...` (the `--` keeps torchrun from reading our options).
 """
@@ -26,19 +26,21 @@ from model.cli import (
     run_folder,
     settings,
 )
+from model.config import ConfigError, ModelConfig
 from model.data import DEV, SPLITS, TEST, TRAIN, DataSet
-from model.dien import ConfigError, Dien, DienConfig
 from model.features import FeatureSchema
 from model.metrics import METRICS, bootstrap, measure
-from model.training import ClickObjective, Objective, TrainConfig, Trainer, predict
+from model.objective import ClickObjective, Objective
+from model.training import TrainConfig, Trainer, predict
 from model.workers import Workers, workers
+from model.zoo import Network, make_network
 
 
 def parser() -> argparse.ArgumentParser:
     """The command line."""
     line = CommandLine("python -m model.train", __doc__, "--out DIR")
     add_run(line)
-    for kind in (DataConfig, DienConfig, TrainConfig):
+    for kind in (DataConfig, ModelConfig, TrainConfig):
         add_settings(line, kind)
     return line
 
@@ -67,7 +69,7 @@ def fit(
     return dict(trainer.run())
 
 
-def report(model: Dien, data: DataSet, schema: FeatureSchema) -> dict[str, Any]:
+def report(model: Network, data: DataSet, schema: FeatureSchema) -> dict[str, Any]:
     """Metrics of a finished model on dev, and on test, where there are impressions, with their 95 % intervals."""
     metrics: dict[str, Any] = {}
     device = next(model.parameters()).device
@@ -84,12 +86,14 @@ def report(model: Dien, data: DataSet, schema: FeatureSchema) -> dict[str, Any]:
 
 
 def save(
-    folder: Path, model: Dien, schema: FeatureSchema, training: Mapping[str, Any], metrics: Mapping[str, Any]
+    folder: Path, model: Network, schema: FeatureSchema, training: Mapping[str, Any], metrics: Mapping[str, Any]
 ) -> None:
     """Write an artifact and say what it is worth."""
-    version = save_artifact(of_model(folder.resolve().name, model, schema, training, metrics), folder)
+    artifact = of_model(folder.resolve().name, model, schema, training, metrics)
+    version = save_artifact(artifact, folder)
     split = "test" if "test" in metrics else "dev"
-    print(f"{folder}: version {version}, after {training['run']['seconds']:.0f} s of training; on {split}:")
+    print(f"{folder}: version {version}, {artifact.title}")
+    print(f"after {training['run']['seconds']:.0f} s of training, on {split}:")
     intervals = metrics[split].get("intervals", {})
     for name in METRICS:
         interval = "  95 % interval {:.4f} to {:.4f}".format(*intervals[name]) if name in intervals else ""
@@ -102,11 +106,11 @@ def run() -> None:
     device = device_of(args)
     check_places(args, args.out)
     data_config, config = settings(args, DataConfig), settings(args, TrainConfig)
-    model_config = settings(args, DienConfig)
+    model_config = settings(args, ModelConfig)
     data, schema = data_config.open()
     torch.manual_seed(config.seed)
     with workers(device) as group:
-        model = Dien(schema, model_config)
+        model = make_network(schema, model_config)
         every = asdict(data_config) | asdict(model_config) | asdict(config)
         facts = fit(
             args, ClickObjective(model, config.auxiliary_weight).to(device), data, schema, config, group, settings=every

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
@@ -25,9 +25,12 @@ from tqdm import tqdm
 from model import strict_json
 from model.batches import Batch, Batcher
 from model.checkpoint import read_checkpoint, write_checkpoint
-from model.dien import ConfigError, Dien
+from model.config import ConfigError
 from model.metrics import measure
+from model.objective import Objective
+from model.regularization import REGULARIZATIONS, BatchAware
 from model.workers import Workers, stop_signals
+from model.zoo import Network
 
 LARGEST_SEED = 2**63 - 1
 UNBOUND = ("checkpoint_seconds",)  # settings that may differ where a run goes on
@@ -42,7 +45,14 @@ class TrainConfig:
         default=64, metadata={"help": "impressions a step, over all workers; drawn negatives come on top"}
     )
     learning_rate: float = field(default=2e-3, metadata={"help": "Adam's, falling linearly to 0"})
-    embedding_decay: float = field(default=1e-4, metadata={"help": "coupled weight decay of the embeddings"})
+    regularization: str = field(
+        default="l2",
+        metadata={
+            "help": "of embeddings: coupled decay of all rows, or of those in the batch",
+            "choices": REGULARIZATIONS,
+        },
+    )
+    embedding_decay: float = field(default=1e-4, metadata={"help": "strength of that regularization, λ"})
     auxiliary_weight: float = field(default=0.25, metadata={"help": "α of DIEN eq. 8"})
     negatives: str = field(
         default="shown",
@@ -66,45 +76,12 @@ class TrainConfig:
             raise ConfigError(f"unknown_rate={self.unknown_rate}: from 0 to below 1")
         if not 0 <= self.seed <= LARGEST_SEED:
             raise ConfigError(f"seed={self.seed}: from 0 to {LARGEST_SEED}")
-        if self.negatives not in ("sampled", "shown"):
-            raise ConfigError(f"negatives={self.negatives!r}: sampled or shown")
+        for name, allowed in (("negatives", ("sampled", "shown")), ("regularization", REGULARIZATIONS)):
+            if getattr(self, name) not in allowed:
+                raise ConfigError(f"{name}={getattr(self, name)!r}: {' or '.join(allowed)}")
 
 
-class Objective(nn.Module):
-    """What is minimised. `served` is the model whose dev AUC decides which weights are kept."""
-
-    served: Dien
-
-    def forward(self, batch: Batch) -> dict[str, Tensor]:
-        """Losses by name; `loss` is their weighted sum."""
-        raise TypeError(f"{type(self).__name__} must say what it minimises")
-
-    def parameter_groups(self, embedding_decay: float) -> list[dict[str, Any]]:
-        """Parameters for the optimiser."""
-        return self.served.parameter_groups(embedding_decay)
-
-
-class ClickObjective(Objective):
-    """L = L_target + α·L_aux (DIEN eq. 8)."""
-
-    def __init__(self, model: Dien, auxiliary_weight: float) -> None:
-        super().__init__()
-        self.served, self.auxiliary_weight = model, auxiliary_weight
-
-    def forward(self, batch: Batch) -> dict[str, Tensor]:
-        """`target` and, where the model has one, `auxiliary`."""
-        return weighted(self.served.losses(batch.inputs, batch.following, batch.clicks), self.auxiliary_weight)
-
-
-def weighted(losses: dict[str, Tensor], auxiliary_weight: float) -> dict[str, Tensor]:
-    """Adds `loss` (DIEN eq. 8) to a model's losses."""
-    total = losses["target"]
-    if "auxiliary" in losses:
-        total = total + auxiliary_weight * losses["auxiliary"]
-    return losses | {"loss": total}
-
-
-def predict(model: Dien, batcher: Batcher, device: torch.device, size: int = 2048) -> npt.NDArray[np.float32]:
+def predict(model: Network, batcher: Batcher, device: torch.device, size: int = 2048) -> npt.NDArray[np.float32]:
     """Click probabilities of every impression of a split, in its order: `[M]`."""
     scores = np.empty(len(batcher), dtype=np.float32)
     was_training = model.training
@@ -116,7 +93,7 @@ def predict(model: Dien, batcher: Batcher, device: torch.device, size: int = 204
     return scores
 
 
-def evaluate(model: Dien, batcher: Batcher, device: torch.device) -> dict[str, float]:
+def evaluate(model: Network, batcher: Batcher, device: torch.device) -> dict[str, float]:
     """The metrics of one split."""
     shown = batcher.impressions
     return measure(shown.user_ids, shown.clicks, predict(model, batcher, device))
@@ -144,8 +121,8 @@ class Trainer:
         self.settings = {name: value for name, value in settings.items() if name not in UNBOUND}
         self.settings["data_digest"] = _digest(train, dev)
         self.device = next(objective.parameters()).device
-        groups = objective.parameter_groups(config.embedding_decay)
-        self.optimizer = torch.optim.Adam(groups, lr=config.learning_rate, fused=True)
+        self.regularization: BatchAware | None = None
+        self.optimizers = self._optimizers()
         self.per_epoch = train.steps(config.batch_size)
         self.total = self.per_epoch * config.epochs
         self.every = -(-self.per_epoch // config.evaluations)
@@ -153,6 +130,17 @@ class Trainer:
         self.history: list[dict[str, float]] = []
         self.best: dict[str, Any] = {"auc": float("-inf"), "step": 0, "weights": {}}
         self.stale = False
+
+    def _optimizers(self) -> list[torch.optim.Optimizer]:
+        config = self.config
+        groups = self.objective.parameter_groups(config.embedding_decay if config.regularization == "l2" else 0.0)
+        if config.regularization != "batch_aware":
+            return [torch.optim.Adam(groups, lr=config.learning_rate, fused=True)]
+        if self.workers.count > 1:
+            # Of the whole batch's rows each worker knows its own share alone.
+            raise ConfigError(f"regularization=batch_aware: one worker, not {self.workers.count}")
+        self.regularization = BatchAware(self.objective, self.train, config.embedding_decay, config.unknown_rate)
+        return self.regularization.optimizers(groups, config.learning_rate)
 
     def run(self) -> Mapping[str, Any]:
         """Train to the end or until dev AUC stops rising; returns the facts of the run.
@@ -214,13 +202,18 @@ class Trainer:
         # Workers' shares may differ by a row; DDP averages them, so each is weighted by its size.
         share = len(batch.clicks) * self.workers.count / rows
         self.objective.train()
-        for group in self.optimizer.param_groups:
+        for group in (group for optimizer in self.optimizers for group in optimizer.param_groups):
             group["lr"] = self.config.learning_rate * (1 - self.step / self.total)
+        batch = batch.to(self.device)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.mixed_precision):
-            losses = module(batch.to(self.device))
-        self.optimizer.zero_grad()
+            losses = module(batch)
+        if self.regularization is not None:
+            losses["regularization"] = self.regularization(batch.inputs)
+            losses["loss"] = losses["loss"] + losses["regularization"]
+        self.objective.zero_grad()
         (losses["loss"] * share).backward()
-        self.optimizer.step()
+        for optimizer in self.optimizers:
+            optimizer.step()
         self.step += 1
         values = {name: value.item() for name, value in losses.items() if value.ndim == 0}
         if not math.isfinite(values["loss"]):
@@ -261,7 +254,7 @@ class Trainer:
                 "step": self.step,
                 "seconds": self.seconds,
                 "objective": self.objective.state_dict(),
-                "optimizer": self.optimizer.state_dict(),
+                "optimizer": [optimizer.state_dict() for optimizer in self.optimizers],
                 "history": self.history,
                 "best": self.best,
             },
@@ -271,7 +264,8 @@ class Trainer:
         """Go on from the folder's checkpoint. Raises ConfigError where it is damaged or of another run."""
         state = read_checkpoint(self.folder, self.settings, self.device)
         self.objective.load_state_dict(state["objective"])
-        self.optimizer.load_state_dict(state["optimizer"])
+        for optimizer, kept in zip(self.optimizers, state["optimizer"], strict=True):
+            optimizer.load_state_dict(kept)
         self.step, self.seconds = state["step"], state["seconds"]
         self.history, self.best = state["history"], state["best"]
         self.stale = self._is_stale()

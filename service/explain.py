@@ -24,7 +24,7 @@ from model.scorer import ScoreInput
 from service import body, scoring, wire
 from service.decode import ScoreAsk, parse
 from service.engine import Engine
-from service.errors import DeadlineExceededError, InvalidInputError, QueueFullError
+from service.errors import DeadlineExceededError, InvalidInputError, QueueFullError, shorten
 from service.jobs import History, Scored, catalogue_user, history_of
 from service.models import Served
 from service.routes import may_fail, takes
@@ -64,11 +64,13 @@ class Explained(BaseModel):
 
     item_id: int
     score: float
-    attention: list[float] = Field(description="for each behaviour of `history`; they add up to 1")
+    attention: list[float] = Field(
+        description="for each behaviour of `history`; they add up to 1, but for DIN's activation unit"
+    )
 
 
 class ExplainAnswer(BaseModel):
-    """Attention of each candidate over the history that counts (DIEN eq. 9)."""
+    """Attention of each candidate over the history that counts."""
 
     model: str
     version: str
@@ -98,7 +100,8 @@ class Seen(NamedTuple):
 async def explain(request: Request) -> Response:
     """Scores as `/v1/score` gives them, with each candidate's attention over the user's behaviours.
 
-    Made for people who ask why, not for every request: attention is computed for one request at a time.
+    A model without attention answers 422, naming `model`. Made for people who ask why, not for every request: attention
+    is computed for one request at a time.
     """
     engine: Engine = request.app.state.engine
     settings = engine.settings
@@ -111,6 +114,9 @@ async def explain(request: Request) -> Response:
         )
     served = engine.served(asked)
     engine.check(asked, served)
+    if not served.scorer.attends:
+        rule = f"a model with attention, which {served.scorer.architecture} has not"
+        raise InvalidInputError(f"model {shorten(served.name)}: {rule}", field="model")
     timeout_ms = min(asked.timeout_ms or settings.timeout_ms, settings.timeout_cap_ms)
     deadline = time.perf_counter() + timeout_ms / 1000
     seen = await see(engine, asked, served)

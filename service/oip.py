@@ -80,7 +80,7 @@ async def model(request: Request, name: str, version: str | None = None) -> Resp
         {
             "name": served.name,
             "versions": [served.version],
-            "platform": "augur_dien",
+            "platform": f"augur_{served.scorer.architecture}",
             "inputs": [{"name": each, "datatype": kind, "shape": [size]} for each, kind, size in taken],
             "outputs": [{"name": "score", "datatype": FP32, "shape": [-1]}],
         }

@@ -276,6 +276,8 @@ def _info(served: Served) -> wire.ModelInfo:
         name=served.name,
         version=served.version,
         description=scorer.description,
+        architecture=scorer.architecture,
+        parameters=scorer.parameters,
         actions=list(scorer.actions),
         default_action=scorer.default_action,
         context_fields=list(scorer.context_fields),

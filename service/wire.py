@@ -185,6 +185,8 @@ class ModelInfo(BaseModel):
     name: str
     version: str
     description: str
+    architecture: str = Field(description="which model of the zoo: base, wide_deep, pnn, din, ..., dien")
+    parameters: int = Field(description="how many numbers were trained, embeddings included")
     actions: list[str]
     default_action: str | None
     context_fields: list[str]

@@ -14,6 +14,7 @@ from loadtest.baseline.app import create_app, histories_of
 from loadtest.baseline.network import EagerDien
 from loadtest.baseline.serving import add_address, serve
 from model.artifact import ArtifactError
+from model.config import ConfigError
 from model.data import DataError, open_data
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -33,7 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     torch.set_num_threads(chosen.threads)
     try:
         app = create_app(EagerDien(chosen.model, fused=chosen.fused), histories_of(open_data(chosen.seed)))
-    except (ArtifactError, DataError) as error:
+    except (ArtifactError, ConfigError, DataError) as error:
         print(f"loadtest.baseline: {error}", file=sys.stderr)
         return 2
     serve(app, chosen.host, chosen.port)

@@ -12,7 +12,9 @@ from torch import Tensor
 
 import kernels
 from model.artifact import Artifact
-from model.dien import Dien, Inputs
+from model.config import ConfigError
+from model.embeddings import Inputs
+from model.zoo.dien import Dien
 
 
 class FusedDien(Dien):
@@ -36,8 +38,11 @@ class FusedDien(Dien):
 
 
 def fused(artifact: Artifact) -> FusedDien:
-    """The artifact's network, ready for inference."""
-    model = FusedDien(artifact.schema, dataclasses.replace(artifact.config, auxiliary="none"))
+    """The artifact's network, ready for inference. Raises ConfigError for one whose recurrences no kernel computes."""
+    config = artifact.config
+    if config.cell not in kernels.CELLS or config.attention != "bilinear":
+        raise ConfigError(f"model={config.model}, attention={config.attention}: interest evolution, bilinear attention")
+    model = FusedDien(artifact.schema, dataclasses.replace(config, auxiliary="none"))
     model.load_state_dict(dict(artifact.weights))
     return model.eval()
 

@@ -14,7 +14,7 @@ import torch
 
 from loadtest.baseline import fused as by_kernels
 from model.artifact import load_artifact
-from model.dien import Inputs
+from model.embeddings import Inputs
 from model.features import OUT_OF_VOCABULARY
 
 UNKNOWN_ACTION = -1
@@ -44,8 +44,7 @@ class EagerDien:
     @property
     def description(self) -> str:
         """Architecture, size and what computes the recurrences in one line."""
-        config = self.artifact.config
-        return f"DIEN {config.cell} hidden {config.hidden}, {self._recurrences}, repeated for each candidate"
+        return f"{self.artifact.config.title}, {self._recurrences}, repeated for each candidate"
 
     def action_places(self, names: Sequence[str | None]) -> list[int]:
         """Places of actions by name; of the default one where there is none, -1 for an unknown one."""

@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 
 from model.artifact import load_artifact, of_model, save_artifact
-from model.dien import Dien
+from model.zoo import make_network
 
 SEED = 0
 
@@ -25,7 +25,7 @@ def widen(source: Path, folder: Path, hidden: int) -> str:
     config = dataclasses.replace(artifact.config, hidden=hidden)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(SEED)
-        model = Dien(artifact.schema, config)
+        model = make_network(artifact.schema, config)
     return save_artifact(of_model(artifact.name, model, artifact.schema, {}, {}), folder)
 
 

@@ -25,9 +25,10 @@ from loadtest.baseline.network import EagerDien, History
 from loadtest.servers import own_server
 from loadtest.traffic import DATA, Traffic
 from model.artifact import Artifact, load_artifact, of_model, save_artifact
+from model.config import ModelConfig
 from model.data import DataSet, open_data
-from model.dien import Dien, DienConfig
 from model.features import fit_schema
+from model.zoo.dien import Dien
 from service.app import create_app as create_augur
 from service.seeding import sequences
 from service.settings import BUNDLED_MODEL, Settings
@@ -126,7 +127,7 @@ def test_a_model_without_context_actions_or_users(data: DataSet, tmp_path: Path)
         data, behaviors=dataclasses.replace(data.behaviors, actions=None), actions=(), default_action=None
     )
     schema = fit_schema(bare, user_id=False, context=(), max_history=4)
-    model = Dien(schema, DienConfig(hidden=4, embedding=2, head=(4,)))
+    model = Dien(schema, ModelConfig(hidden=4, embedding=2, head=(4,)))
     save_artifact(of_model("bare", model, schema, {}, {}), tmp_path / "bare")
     one = EagerDien(tmp_path / "bare")
     known = histories_of(bare)[str(bare.behaviors.user_ids[0])]

@@ -20,16 +20,17 @@ from loadtest.report.tables import Table, shown
 from loadtest.servers import ServerError
 from loadtest.traffic import DATA
 from model.artifact import of_model, save_artifact
+from model.config import ModelConfig
 from model.data import open_data
-from model.dien import Dien, DienConfig
 from model.features import fit_schema
+from model.zoo.dien import Dien
 
 
 @pytest.fixture
 def artifact(tmp_path: Path) -> Path:
     torch.manual_seed(5)
     schema = fit_schema(open_data(f"kuairand:{DATA}"), max_history=8)
-    model = Dien(schema, DienConfig(hidden=8, embedding=4, head=(8,)))
+    model = Dien(schema, ModelConfig(hidden=8, embedding=4, head=(8,)))
     save_artifact(of_model("tiny", model, schema, {}, {}), tmp_path / "tiny")
     return tmp_path / "tiny"
 

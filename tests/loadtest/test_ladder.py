@@ -25,9 +25,11 @@ from loadtest.report import comparisons
 from loadtest.report.tables import shown
 from loadtest.traffic import DATA
 from model.artifact import load_artifact, of_model, save_artifact
+from model.config import ModelConfig
 from model.data import open_data
-from model.dien import Dien, DienConfig
 from model.features import fit_schema
+from model.zoo import make_network
+from model.zoo.dien import Dien
 from service.settings import BUNDLED_MODEL
 
 ONE = {"median": 2.0, "least": 1.0, "greatest": 3.0}
@@ -36,7 +38,7 @@ ONE = {"median": 2.0, "least": 1.0, "greatest": 3.0}
 def saved(folder: Path, cell: str = "augru") -> Path:
     torch.manual_seed(5)
     schema = fit_schema(open_data(f"kuairand:{DATA}"), max_history=8)
-    model = Dien(schema, DienConfig(hidden=8, embedding=4, head=(8,), cell=cell, initial_deviation=1.0))
+    model = Dien(schema, ModelConfig(hidden=8, embedding=4, head=(8,), cell=cell, initial_deviation=1.0))
     save_artifact(of_model("tiny", model, schema, {}, {}), folder)
     return folder
 
@@ -128,6 +130,20 @@ def scores_are_the_same(artifact: Path, histories: list[History]) -> None:
         for items in ([7], list(range(200))):
             asked = ("12", items, history, {"tab": 1})
             assert np.abs(np.array(eager.score(*asked)) - fused.score(*asked)).max() < 1e-5
+
+
+@pytest.mark.parametrize("shape", [{"model": "din"}, {"attention": "unit"}])
+def test_a_model_without_a_kernel_is_served_plainly_or_not_at_all(
+    tmp_path: Path, shape: dict[str, str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    schema = fit_schema(open_data(f"kuairand:{DATA}"), max_history=8)
+    model = make_network(schema, ModelConfig(hidden=8, embedding=4, head=(8,), **shape))  # type: ignore[arg-type]
+    save_artifact(of_model("tiny", model, schema, {}, {}), tmp_path / "tiny")
+    plain = EagerDien(tmp_path / "tiny")
+    assert len(plain.score("12", [7, 8], History([3], [0]), {"tab": 1})) == 2
+    assert plain.description.startswith(model.config.title)
+    assert baseline.main(["--model", str(tmp_path / "tiny"), "--fused"]) == 2
+    assert "interest evolution, bilinear attention" in capsys.readouterr().err
 
 
 def test_a_wider_artifact_differs_in_its_hidden_size(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -31,9 +31,10 @@ from loadtest.__main__ import main
 from loadtest.servers import ServerError, own_server
 from loadtest.traffic import DATA, Traffic, wrong, wrong_counts, wrong_scores
 from model.artifact import of_model, save_artifact
+from model.config import ModelConfig
 from model.data import open_data
-from model.dien import Dien, DienConfig
 from model.features import fit_schema
+from model.zoo.dien import Dien
 from service.wire import BehaviorsRequest, ScoreRequest
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -198,7 +199,7 @@ def artifact(tmp_path_factory: pytest.TempPathFactory) -> Path:
     torch.manual_seed(5)
     schema = fit_schema(open_data(f"kuairand:{DATA}"), max_history=8)
     folder = tmp_path_factory.mktemp("artifact") / "tiny"
-    save_artifact(of_model("tiny", Dien(schema, DienConfig(hidden=8, embedding=4, head=(8,))), schema, {}, {}), folder)
+    save_artifact(of_model("tiny", Dien(schema, ModelConfig(hidden=8, embedding=4, head=(8,))), schema, {}, {}), folder)
     return folder
 
 

@@ -6,22 +6,25 @@ import torch
 from made_up import made_up_data
 
 from model.artifact import Artifact, of_model
+from model.config import ModelConfig
 from model.data import DataSet
-from model.dien import Dien, DienConfig
 from model.features import FeatureSchema, fit_schema
+from model.zoo import Network, make_network
 
 # Small tensors gain nothing from threads, and on a busy machine lose much to them.
 torch.set_num_threads(1)
 
 
-def small_model(schema: FeatureSchema, seed: int = 0, **shape: Any) -> Dien:
+def small_model(schema: FeatureSchema, seed: int = 0, **shape: Any) -> Network:
     """A network whose weights, Dice's moving statistics included, are all random."""
     torch.manual_seed(seed)
     defaults: dict[str, Any] = {"hidden": 8, "embedding": 5, "head": (12, 7)}
-    model = Dien(schema, DienConfig(**(defaults | shape)))
+    model = make_network(schema, ModelConfig(**(defaults | shape)))
     for name, tensor in model.state_dict().items():
         if name.endswith(".variance"):
             tensor.uniform_(0.2, 2)
+        elif name.startswith("attention.net."):  # DIN adds up its weights over a history
+            tensor.normal_(std=0.2)
         elif tensor.is_floating_point():
             tensor.normal_(std=0.5)
     return model

@@ -17,9 +17,10 @@ from small_models import small_artifact, small_model
 from torch import Tensor
 
 from model.artifact import Artifact, ArtifactError, load_artifact, of_model, save_artifact
-from model.artifact_checks import LARGEST_JSON, _shapes, version_of
-from model.dien import ConfigError, Dien, DienConfig
+from model.artifact_checks import LARGEST_JSON, shapes_of, version_of
+from model.config import ConfigError, ModelConfig
 from model.features import FeatureSchema, fit_schema
+from model.zoo.dien import Dien
 
 DOCUMENT, WEIGHTS = "model.json", "model.safetensors"
 
@@ -136,9 +137,9 @@ def test_an_artifact_keeps_its_weights_when_training_goes_on() -> None:
 @pytest.mark.parametrize("bare", [True, False])
 def test_shapes_are_those_of_the_network(cell: str, activation: str, bare: bool) -> None:
     schema = fit_schema(made_up_data(actions=not bare, context=not bare), user_id=not bare)
-    config = DienConfig(hidden=7, embedding=3, cell=cell, head=(5, 4, 3), activation=activation, auxiliary="none")
+    config = ModelConfig(hidden=7, embedding=3, cell=cell, head=(5, 4, 3), activation=activation, auxiliary="none")
     state = Dien(schema, config).state_dict()
-    assert _shapes(schema, config) == {name: tuple(tensor.shape) for name, tensor in state.items()}
+    assert shapes_of(schema, config) == {name: tuple(tensor.shape) for name, tensor in state.items()}
 
 
 def test_version_is_of_weights_architecture_and_features_alone(tmp_path: Path) -> None:
@@ -336,7 +337,10 @@ CHANGES: list[tuple[str, Callable[[Document], object]]] = [
     ("training must be an object", lambda d: d.update(training=None)),
     ("architecture must be an object", lambda d: d.update(architecture=None)),
     ("weights must be an object", lambda d: d.update(weights="model.safetensors")),
-    ("architecture.kind 'din'", lambda d: d["architecture"].update(kind="din")),
+    ("architecture.kind 'lstm'", lambda d: d["architecture"].update(kind="lstm")),
+    ("architecture.cell='augru': one of none, for model=din", lambda d: d["architecture"].update(kind="din")),
+    ("architecture.cell='auto': must be stated", lambda d: d["architecture"].update(cell="auto")),
+    ("architecture.attention='none': one of bilinear", lambda d: d["architecture"].update(attention="none")),
     (r"architecture .*unknown: \['hidden'\]", lambda d: d["architecture"].pop("hidden")),
     ("architecture.hidden=8.0: must be int", lambda d: d["architecture"].update(hidden=8.0)),
     ("architecture.hidden=True: must be int", lambda d: d["architecture"].update(hidden=True)),
@@ -432,7 +436,7 @@ def test_a_field_that_no_table_can_be_named_after_is_refused(folder: Path, name:
     schema = small_artifact().schema
     odd = FeatureSchema(schema.catalogue, schema.item_fields, schema.item_rows, schema.vocabularies, (name,))
     with pytest.raises(ConfigError, match=f"field '{name}'"):
-        Dien(odd, DienConfig())
+        Dien(odd, ModelConfig())
 
 
 def test_foreign_and_executable_files_are_refused_and_no_pickle_is_read(

@@ -11,8 +11,8 @@ from kernels import BackendUnavailableError, KernelInputError
 from model import distill, evaluate, train
 from model.artifact import ArtifactError
 from model.cli import CommandLine, DataConfig, add_settings, device_of, main, settings
+from model.config import ConfigError, ModelConfig
 from model.data import DataError
-from model.dien import ConfigError, DienConfig
 from model.distill import RocketConfig
 from model.training import TrainConfig
 
@@ -62,8 +62,8 @@ def test_a_setting_without_a_default_is_a_mistake() -> None:
 
 
 KINDS: list[tuple[Callable[[], argparse.ArgumentParser], tuple[type, ...]]] = [
-    (train.parser, (DataConfig, DienConfig, TrainConfig)),
-    (distill.parser, (DataConfig, DienConfig, TrainConfig, RocketConfig)),
+    (train.parser, (DataConfig, ModelConfig, TrainConfig)),
+    (distill.parser, (DataConfig, ModelConfig, TrainConfig, RocketConfig)),
 ]
 
 

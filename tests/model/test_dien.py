@@ -8,14 +8,21 @@ import numpy as np
 import pytest
 import torch
 from made_up import made_up_data
+from small_models import small_artifact, small_model
 from torch import nn
 
 from model.batches import Batch, Batcher
+from model.bench import Case, check, padded, random_requests
+from model.config import ConfigError, ModelConfig, settings_of
 from model.data import TRAIN, DataSet
-from model.dien import AuxiliaryNet, ConfigError, Dien, DienConfig, Embeddings, Inputs, mask, settings_of
+from model.embeddings import Embeddings, Inputs
 from model.features import FeatureSchema, Vocabulary, fit_schema
+from model.layers import mask
+from model.scorer import Scorer
+from model.zoo.auxiliary import AuxiliaryNet
+from model.zoo.dien import Dien
 
-SMALL = DienConfig(hidden=8, embedding=4, head=(6, 5))
+SMALL = ModelConfig(hidden=8, embedding=4, head=(6, 5))
 
 
 def batch_of(data: DataSet, schema: FeatureSchema) -> Batch:
@@ -33,22 +40,22 @@ def batch_of(data: DataSet, schema: FeatureSchema) -> Batch:
         ({"head": (8, 0)}, r"^head=\(8, 0\): one to eight widths from 1 to 4096$"),
         ({"initial_deviation": -0.1}, r"^initial_deviation=-0.1: finite"),
         ({"initial_deviation": float("nan")}, r"^initial_deviation=nan: finite"),
-        ({"cell": "gru"}, r"^cell='gru': one of augru, agru, aigru$"),
+        ({"cell": "gru"}, r"^cell='gru': one of augru, agru, aigru, augru_released, for model=dien$"),
         ({"activation": "relu"}, r"^activation='relu': one of dice, prelu$"),
-        ({"auxiliary": "yes"}, r"^auxiliary='yes': one of net, inner, none$"),
+        ({"auxiliary": "yes"}, r"^auxiliary='yes': one of net, inner, none, for model=dien$"),
     ],
 )
 def test_configuration_is_checked(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
-        DienConfig(**settings)
+        ModelConfig(**settings)
 
 
 def test_configuration_goes_through_json() -> None:
-    config = DienConfig(hidden=108, head=(9, 7), cell="agru", activation="prelu", auxiliary="inner")
+    config = ModelConfig(hidden=108, head=(9, 7), cell="agru", activation="prelu", auxiliary="inner")
     settings = json.loads(json.dumps(settings_of(config)))
-    assert set(settings) == set(DienConfig.__slots__)
-    assert DienConfig(**(settings | {"head": tuple(settings["head"])})) == config
-    DienConfig(hidden=1, embedding=4096, head=(4096,) * 8, initial_deviation=0.0)
+    assert set(settings) == set(ModelConfig.__slots__)
+    assert ModelConfig(**(settings | {"head": tuple(settings["head"])})) == config
+    ModelConfig(hidden=1, embedding=4096, head=(4096,) * 8, initial_deviation=0.0)
 
 
 @pytest.mark.parametrize("name", ["user_id", "action", "a.b", "values", "item_id"])
@@ -92,7 +99,7 @@ def test_items_of_one_category_share_its_row() -> None:
 
 def test_the_light_net_and_its_booster_may_share_embeddings() -> None:
     schema = fit_schema(made_up_data())
-    booster = Dien(schema, DienConfig(hidden=12, embedding=4, head=(6,)))
+    booster = Dien(schema, ModelConfig(hidden=12, embedding=4, head=(6,)))
     light = Dien(schema, SMALL, booster.embeddings)
     assert light.embeddings is booster.embeddings
     assert Dien(schema, SMALL).embeddings is not booster.embeddings
@@ -189,3 +196,30 @@ def test_inputs_past_the_length_are_anything() -> None:
     assert padding.any()
     with torch.inference_mode():
         assert torch.equal(model(inputs), model(other))
+
+
+def test_the_released_codes_gate() -> None:
+    """Its own terms: a gate that keeps, scaled by 1 - a (`VecAttGRUCell`); row by row over real steps alone."""
+    model = small_model(fit_schema(made_up_data()), cell="augru_released")
+    assert isinstance(model, Dien)
+    lengths = [0, 1, 3, 5]
+    states, attention = torch.randn(5, 4, 8).double(), torch.rand(5, 4).double()
+    with torch.no_grad():
+        model.double()
+        found = model.evolve(states, attention, torch.tensor(lengths)).numpy()
+        w_input, w_recurrent, bias, _ = (part.numpy() for part in model.evolution.weights())
+    for row, length in enumerate(lengths):
+        state = np.zeros(8)
+        for t in range(length):
+            x, h = states[t, row].numpy() @ w_input + bias, state @ w_recurrent
+            keep = 1 - 1 / (1 + np.exp(-x[:8] - h[:8]))
+            reset = 1 / (1 + np.exp(-x[8:16] - h[8:16]))
+            keep = (1 - attention[t, row].item()) * keep
+            state = keep * state + (1 - keep) * np.tanh(x[16:] + reset * h[16:])
+        np.testing.assert_allclose(found[row], state, atol=1e-12)
+
+
+def test_the_released_codes_gate_is_served_as_it_is_trained() -> None:
+    artifact = small_artifact(cell="augru_released")
+    requests = random_requests(artifact, Case(3, 7, 5))
+    assert check(Scorer(artifact, device="cpu"), artifact.model(), requests, padded(artifact, requests)) < 1e-5

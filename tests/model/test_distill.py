@@ -11,14 +11,15 @@ from written_data import SMALL, call, complaint, write_impressions
 
 from model.artifact import load_artifact
 from model.batches import Batch, Batcher
+from model.config import ConfigError, ModelConfig
 from model.data import TEST, TRAIN, open_data
-from model.dien import ConfigError, Dien, DienConfig
 from model.distill import RocketConfig, RocketObjective, run
 from model.evaluate import score_inputs
 from model.features import fit_schema
 from model.metrics import auc
 from model.scorer import Scorer
 from model.workers import Workers
+from model.zoo.dien import Dien
 
 SHARE = pytest.mark.parametrize("share", [True, False])
 
@@ -96,8 +97,8 @@ def test_each_parameter_is_optimised_once_and_only_embeddings_decay(share: bool)
 
 def test_nets_that_share_have_one_set_of_embeddings() -> None:
     schema = fit_schema(made_up_data())
-    booster = Dien(schema, DienConfig(hidden=9, embedding=4))
-    light = Dien(schema, DienConfig(hidden=3, embedding=4), booster.embeddings)
+    booster = Dien(schema, ModelConfig(hidden=9, embedding=4))
+    light = Dien(schema, ModelConfig(hidden=3, embedding=4), booster.embeddings)
     assert light.embeddings is booster.embeddings
 
 
@@ -167,6 +168,8 @@ def test_two_artifacts_do_not_go_to_one_place(data: str, tmp_path: Path, capsys:
         line = complaint(run, capsys, *options(data, tmp_path, "--booster-out", place))
         assert "two artifacts in one place" in line
     assert "booster_hidden=0" in complaint(run, capsys, *options(data, tmp_path, "--booster-hidden", 0))
+    line = complaint(run, capsys, *options(data, tmp_path, "--model", "din"))
+    assert "model=din: has no hidden size, in which both nets differ; gru_attention, aigru, agru, augru, " in line
 
 
 def test_only_the_first_worker_writes(data: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

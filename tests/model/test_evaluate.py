@@ -1,6 +1,7 @@
 import json
 import struct
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,8 +13,8 @@ from written_data import call, complaint, write_impressions, write_sequences
 
 from model.artifact import load_artifact, of_model, save_artifact
 from model.batches import Batcher
+from model.config import ConfigError
 from model.data import DEV, TEST, DataSet, open_data
-from model.dien import ConfigError
 from model.evaluate import interest_evolution, run
 from model.features import fit_schema
 from model.metrics import METRICS, bootstrap, measure
@@ -22,9 +23,9 @@ from model.training import predict
 CPU = torch.device("cpu")
 
 
-def artifact_of(name: str, folder: Path, user_id: bool = True) -> Path:
+def artifact_of(name: str, folder: Path, user_id: bool = True, **shape: Any) -> Path:
     schema = fit_schema(open_data(name), max_history=8, user_id=user_id)
-    save_artifact(of_model("small", small_model(schema), schema, {}, {}), folder)
+    save_artifact(of_model("small", small_model(schema, **shape), schema, {}, {}), folder)
     return folder
 
 
@@ -73,11 +74,13 @@ def test_metrics_are_those_of_the_predictions(
     assert results["metrics"] == measure(shown.user_ids, shown.clicks, scores)
     intervals = bootstrap(shown.user_ids, shown.clicks, scores, draws=20)
     assert {name: tuple(ends) for name, ends in results["intervals"].items()} == intervals
-    assert results["artifact"] == {"name": "small", "version": loaded.version}
+    size = {"model": "dien", "parameters": loaded.parameters}
+    assert results["artifact"] == {"name": "small", "version": loaded.version} | size
     assert results["data"] == {"name": data, "split": split, "impressions": len(shown)}
     assert results["scorer_largest_difference"] < 1e-5
     assert results["unknown_items"] == 0
     out = capsys.readouterr().out
+    assert f"small {loaded.version}: DIEN augru hidden 8, {loaded.parameters:,} parameters" in out
     for name in METRICS:
         low, high = results["intervals"][name]
         assert f"{name:18} {results['metrics'][name]:.4f}  95 % interval {low:.4f} to {high:.4f}" in out
@@ -88,6 +91,17 @@ def test_metrics_are_those_of_the_predictions(
     }
     for name in ("reliability.png", "interest_evolution.png"):
         assert_picture(tmp_path / "out" / name)
+
+
+def test_a_model_without_attention_has_one_picture_less(
+    data: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    artifact = artifact_of(data, tmp_path / "artifact", model="wide_deep")
+    assert call(run, *options(artifact, data, tmp_path / "out")) == 0
+    assert {part.name for part in (tmp_path / "out").iterdir()} == {"metrics.json", "reliability.png"}
+    out = capsys.readouterr().out
+    assert ": Wide&Deep, " in out
+    assert f"written to {tmp_path / 'out'}: metrics.json, reliability.png\n" in out
 
 
 def test_sequences_are_evaluated_too(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -9,9 +9,11 @@ from torch import Tensor
 
 from kernels import CELLS
 from model.batches import Batcher
+from model.config import ModelConfig
 from model.data import TEST
-from model.dien import Dien, DienConfig, Inputs
+from model.embeddings import Inputs
 from model.features import fit_schema
+from model.zoo.dien import Dien
 
 STEPS = 4
 # torch.onnx walks into torch's own pytree classes.
@@ -33,7 +35,7 @@ def exported(request: pytest.FixtureRequest) -> tuple[Dien, torch.export.Exporte
     data = made_up_data(longest=40)
     schema = fit_schema(data)
     torch.manual_seed(0)
-    config = DienConfig(hidden=8, embedding=4, cell=request.param, head=(6, 5), initial_deviation=0.7)
+    config = ModelConfig(hidden=8, embedding=4, cell=request.param, head=(6, 5), initial_deviation=0.7)
     model = Dien(schema, config).eval()
     with torch.no_grad():
         for parameter in model.parameters():

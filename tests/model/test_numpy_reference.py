@@ -10,8 +10,11 @@ from numpy_dien import NumpyDien, Row, attention, final_interest, interest_state
 from torch import Tensor
 
 from kernels import CELLS
-from model.dien import Dien, DienConfig, Following, Inputs
+from model.config import ModelConfig
+from model.embeddings import Inputs
 from model.features import FeatureSchema, Vocabulary
+from model.zoo.auxiliary import Following
+from model.zoo.dien import Dien
 
 SIZES = [([1], 8), ([0, 3, 63], 32), ([100] * 5, 108), ([0], 8), ([0, 0, 0], 32), ([1, 0], 8), ([2, 5, 0, 1], 108)]
 TOLERANCES: dict[torch.dtype, dict[str, Any]] = {
@@ -38,7 +41,7 @@ def schema(*, actions: bool = True, side: bool = True, items: int = 30) -> Featu
     )
 
 
-def network(of: FeatureSchema, config: DienConfig, dtype: torch.dtype) -> Dien:
+def network(of: FeatureSchema, config: ModelConfig, dtype: torch.dtype) -> Dien:
     """A network in inference whose every weight and moving statistic is far from its initial value."""
     torch.manual_seed(7)
     model = Dien(of, config)
@@ -92,7 +95,7 @@ def twin(model: Dien, of: FeatureSchema) -> NumpyDien:
 @pytest.mark.parametrize(("lengths", "hidden"), SIZES)
 def test_layer_by_layer(lengths: list[int], hidden: int, dtype: torch.dtype, gradient: bool) -> None:
     of = schema()
-    model = network(of, DienConfig(hidden=hidden, embedding=6, head=(9, 5)), dtype)
+    model = network(of, ModelConfig(hidden=hidden, embedding=6, head=(9, 5)), dtype)
     truth = twin(model, of)
     inputs, rows = padded(of, lengths, more=2)
     with torch.set_grad_enabled(gradient):
@@ -122,7 +125,7 @@ def test_layer_by_layer(lengths: list[int], hidden: int, dtype: torch.dtype, gra
 @pytest.mark.parametrize(("lengths", "hidden"), SIZES)
 def test_the_whole_network(lengths: list[int], hidden: int, cell: str, dtype: torch.dtype) -> None:
     of = schema()
-    model = network(of, DienConfig(hidden=hidden, embedding=6, cell=cell, head=(9, 5)), dtype)
+    model = network(of, ModelConfig(hidden=hidden, embedding=6, cell=cell, head=(9, 5)), dtype)
     inputs, rows = padded(of, lengths)
     with torch.inference_mode():
         logits = model(inputs)
@@ -136,7 +139,7 @@ def test_the_whole_network(lengths: list[int], hidden: int, cell: str, dtype: to
 @pytest.mark.parametrize("kind", ["dice", "prelu"])
 def test_the_network_with_and_without_optional_inputs(kind: str, side: bool, actions: bool) -> None:
     of = schema(actions=actions, side=side)
-    config = DienConfig(hidden=8, embedding=6, head=(9, 5, 4), activation=kind)
+    config = ModelConfig(hidden=8, embedding=6, head=(9, 5, 4), activation=kind)
     model = network(of, config, torch.float64)
     inputs, rows = padded(of, [4, 0, 2])
     truth = twin(model, of)
@@ -150,7 +153,7 @@ def test_the_network_with_and_without_optional_inputs(kind: str, side: bool, act
 def test_the_auxiliary_loss(lengths: list[int], form: str, embedding: int, dtype: torch.dtype) -> None:
     """With an embedding of 4 the item is as wide as the state, and the inner product needs no map."""
     of = schema()
-    model = network(of, DienConfig(hidden=8, embedding=embedding, auxiliary=form, head=(5,)), dtype)
+    model = network(of, ModelConfig(hidden=8, embedding=embedding, auxiliary=form, head=(5,)), dtype)
     assert model.auxiliary is not None
     assert hasattr(model.auxiliary, "map") == (form == "inner" and embedding == 6)
     inputs, rows = padded(of, lengths)

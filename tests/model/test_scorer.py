@@ -18,12 +18,13 @@ from model import ragged
 from model.artifact import Artifact, ArtifactError, save_artifact
 from model.batches import Batcher
 from model.data import DEV, TEST, TRAIN
-from model.dien import Inputs
+from model.embeddings import Inputs
 from model.evaluate import score_inputs
 from model.features import FeatureSchema
 from model.ragged import Ragged
 from model.scorer import ScoreInput, ScoreInputError, Scorer, load_scorer
 from model.training import predict
+from model.zoo.dien import Dien
 
 Scores = npt.NDArray[np.float32]
 CPU = torch.device("cpu")
@@ -305,7 +306,7 @@ def test_what_does_not_fit_as_a_table_is_computed(backend: str, user_id: bool) -
     budgets = (1 << 30, True, True), (item_bytes, True, False), (item_bytes - 1, False, False), (0, False, False)
     for budget, items, side in budgets:
         scorer = Scorer(artifact, device="cpu", backend=backend, table_budget=budget)
-        assert (scorer._items.table is not None, scorer._side.table is not None) == (items, side)
+        assert (scorer._split.terms["items"].table is not None, scorer._side.table is not None) == (items, side)
         assert_same(scorer.score(inputs), due)
 
 
@@ -341,6 +342,7 @@ def test_attention_is_the_softmax_of_the_equation(artifact: Artifact, budget: in
     assert attention.shape == (4, 6)
     np.testing.assert_allclose(attention.sum(axis=1), 1, atol=1e-6)
     model, schema = artifact.model(), artifact.schema
+    assert isinstance(model, Dien)
     rows = torch.from_numpy(schema.catalogue.rows(one.history[-6:])).unsqueeze(1)
     with torch.inference_mode():
         behaviors = model.embeddings.behaviors(rows, torch.full_like(rows, schema.actions.index("click") + 1))
@@ -419,7 +421,7 @@ def test_a_scorer_tells_what_it_is(artifact: Artifact, tmp_path: Any) -> None:
     assert scorer.training["data"] == "made up"
     assert scorer.metrics == {"test": {"auc": 0.75}}
     kind = scorer.device.type
-    assert scorer.description == f"DIEN augru hidden 8, reference kernels (exact) on {kind}"
+    assert scorer.description == f"DIEN augru hidden 8, 2,630 parameters, reference kernels (exact) on {kind}"
     inputs = random_inputs(artifact)
     assert_same(scorer.score(inputs), Scorer(artifact, device="cpu").score(inputs))
 

@@ -15,12 +15,14 @@ from written_data import write_impressions
 
 from model.batches import Batcher
 from model.checkpoint import FILE
+from model.config import ConfigError, ModelConfig
 from model.data import DEV, TRAIN, DataSet, open_data
-from model.dien import ConfigError, Dien, DienConfig
 from model.features import fit_schema
 from model.metrics import auc, measure
-from model.training import ClickObjective, Objective, TrainConfig, Trainer, evaluate, predict
+from model.objective import ClickObjective, Objective
+from model.training import TrainConfig, Trainer, evaluate, predict
 from model.workers import Workers, stop_signals, workers
+from model.zoo.dien import Dien
 
 CPU = torch.device("cpu")
 QUICK = {"epochs": 2, "batch_size": 64, "learning_rate": 0.02, "evaluations": 2}
@@ -36,7 +38,7 @@ def trainer(data: DataSet, folder: Path, *, shape: Any = None, settings: Any = N
     how = TrainConfig(**(QUICK | config))
     schema = fit_schema(data, max_history=8)
     torch.manual_seed(how.seed)
-    model = Dien(schema, DienConfig(**({"hidden": 6, "embedding": 6, "head": (12,)} | (shape or {}))))
+    model = Dien(schema, ModelConfig(**({"hidden": 6, "embedding": 6, "head": (12,)} | (shape or {}))))
     train, dev = (Batcher(data, schema, split, negatives=how.negatives) for split in (TRAIN, DEV))
     objective = ClickObjective(model, how.auxiliary_weight)
     return Trainer(objective, train, dev, how, folder, settings=settings or {"hidden": 6})
@@ -279,13 +281,13 @@ def test_mixed_precision_learns_the_same(data: DataSet, tmp_path: Path) -> None:
 def test_the_learning_rate_falls_linearly_to_zero(data: DataSet, tmp_path: Path) -> None:
     run = trainer(data, tmp_path, epochs=1)
     rates: list[float] = []
-    step = run.optimizer.step
+    step = run.optimizers[0].step
 
     def noted() -> None:
-        rates.extend({group["lr"] for group in run.optimizer.param_groups})
+        rates.extend({group["lr"] for group in run.optimizers[0].param_groups})
         step()
 
-    run.optimizer.step = noted  # type: ignore[method-assign, assignment]
+    run.optimizers[0].step = noted  # type: ignore[method-assign, assignment]
     run.run()
     np.testing.assert_allclose(rates, 0.02 * (1 - np.arange(10) / 10))
 

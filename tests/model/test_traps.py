@@ -14,13 +14,17 @@ from torch import Tensor
 import kernels
 from kernels.reference import step
 from model.batches import Batch, Batcher
+from model.config import ModelConfig
 from model.data import DEV, TEST, TRAIN, DataSet
 from model.data.dataset import IntArray
 from model.data.sequences import draw, popularity
-from model.dien import AuxiliaryNet, Dien, DienConfig, Embeddings, Following, Inputs, auxiliary_loss
+from model.embeddings import Embeddings, Inputs
 from model.features import FeatureSchema, fit_schema, seen_in_training
 from model.layers import Dice, Gru
-from model.training import ClickObjective, TrainConfig, Trainer
+from model.objective import ClickObjective
+from model.training import TrainConfig, Trainer
+from model.zoo.auxiliary import AuxiliaryNet, Following, auxiliary_loss
+from model.zoo.dien import Dien
 
 SMALL: dict[str, Any] = {"hidden": 8, "embedding": 4, "head": (6, 5), "initial_deviation": 0.7}
 
@@ -30,7 +34,7 @@ def made_up(**other: Any) -> tuple[DataSet, FeatureSchema, Dien]:
     data = made_up_data()
     schema = fit_schema(data)
     torch.manual_seed(0)
-    model = Dien(schema, DienConfig(**(SMALL | other))).double()
+    model = Dien(schema, ModelConfig(**(SMALL | other))).double()
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.mul_(2)
@@ -255,7 +259,7 @@ def test_best_weights_are_picked_on_dev_alone(tmp_path: Path) -> None:
     for number, of in enumerate([data, after_training(data, np.random.default_rng(0))]):
         schema = fit_schema(of)
         torch.manual_seed(0)
-        objective = ClickObjective(Dien(schema, DienConfig(**SMALL)), 0.1)
+        objective = ClickObjective(Dien(schema, ModelConfig(**SMALL)), 0.1)
         folder = tmp_path / str(number)
         folder.mkdir()
         train, dev = Batcher(of, schema, TRAIN), Batcher(of, schema, DEV)
@@ -328,7 +332,7 @@ def test_hidden_size_is_free_of_the_embedding_size() -> None:
     embeddings = Embeddings(schema, 5, 0.1)
     for hidden in (1, 15, 32, 108):
         for form in ("net", "inner"):
-            model = Dien(schema, DienConfig(hidden=hidden, embedding=5, auxiliary=form), embeddings)
+            model = Dien(schema, ModelConfig(hidden=hidden, embedding=5, auxiliary=form), embeddings)
             losses = model.losses(batch.inputs, batch.following, batch.clicks)
             assert torch.isfinite(losses["target"] + losses["auxiliary"])
             assert model.interests(model.behaviors(batch.inputs), batch.inputs.lengths).shape[2] == hidden

@@ -16,10 +16,11 @@ from redis_parts import RedisCluster, RedisServer, SentinelGroup, TlsServer
 from service_parts import SETTINGS, Service, TwinScorer, memory
 
 from model.artifact import of_model, save_artifact
+from model.config import ModelConfig
 from model.data import open_data
-from model.dien import Dien, DienConfig
 from model.features import fit_schema
 from model.scorer import Scorer, load_scorer
+from model.zoo.dien import Dien
 from service.app import create_app
 from service.settings import Settings
 
@@ -55,7 +56,7 @@ def artifact_folder(data_folder: Path, tmp_path_factory: pytest.TempPathFactory)
     """An artifact with random weights, large enough that scores differ visibly."""
     torch.manual_seed(11)
     schema = fit_schema(open_data(f"canonical:{data_folder}"), max_history=16)
-    config = DienConfig(hidden=8, embedding=6, head=(16, 8), initial_deviation=0.7)
+    config = ModelConfig(hidden=8, embedding=6, head=(16, 8), initial_deviation=0.7)
     folder = tmp_path_factory.mktemp("artifact") / "tiny"
     save_artifact(of_model("tiny", Dien(schema, config), schema, {}, {"test": {"auc": 0.5}}), folder)
     return folder

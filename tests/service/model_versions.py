@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from model.artifact import load_artifact, of_model, save_artifact
-from model.dien import Dien
+from model.zoo.dien import Dien
 
 MODEL, WEIGHTS = "model.json", "model.safetensors"
 

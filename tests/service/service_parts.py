@@ -31,6 +31,7 @@ class TwinScorer:
     """A scorer whose scores can be told by hand, which can be held up and made to fail."""
 
     name, version, description = "twin", "1", "a twin for tests"
+    architecture, parameters, attends = "dien", 1, True
     backend, precision = "twin", "exact"
     actions = ("show", "click")
     default_action = "click"

@@ -172,6 +172,8 @@ def test_models_say_what_they_know(with_service: Any, scorer: Scorer) -> None:
             "name": "tiny",
             "version": scorer.version,
             "description": scorer.description,
+            "architecture": "dien",
+            "parameters": scorer.parameters,
             "actions": ["buy", "click"],
             "default_action": "click",
             "context_fields": ["tab"],

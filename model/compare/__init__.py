@@ -1,0 +1,1 @@
+"""The comparison of models and ideas: a grid of trainings, their statistics, tables and pictures."""
