@@ -23,7 +23,7 @@ OPTIONAL = {"settings", "training_only"}
 _INT64 = np.iinfo(np.int64)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)  # arrays are in it
 class Column:
     """One sparse feature of the model's head."""
 

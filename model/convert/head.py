@@ -122,8 +122,8 @@ class Sequential:
         """Its layers, the output last."""
         places = sorted({int(name.removeprefix(self.prefix).split(".")[0]) for name in state.under(self.prefix)})
         linear = [place for place in places if state.rank(f"{self.prefix}{place}.weight") == 2]
-        if not linear:
-            state.take(f"{self.prefix}0.weight", None, inputs)  # it is missing
+        if not linear or linear[0] != places[0]:
+            state.take(f"{self.prefix}{places[0] if places else 0}.weight", None, inputs)  # it is missing
         layers: list[Layer] = []
         for number, (place, following) in enumerate(zip(linear, [*linear[1:], None], strict=True)):
             width = None if following else 1
@@ -134,7 +134,7 @@ class Sequential:
                 between = [f"{self.prefix}{one}." for one in places if place < one < following]
                 layer = self._activated(state, layer, between, number, refusals)
             layers.append(layer)
-        one_kind(layers, self.setting, refusals)
+        one_kind(layers, f"settings.{self.setting}", refusals)
         return layers
 
     def _activated(self, state: State, layer: Layer, between: list[str], number: int, refusals: Refusals) -> Layer:

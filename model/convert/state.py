@@ -77,7 +77,9 @@ def read_state(file: Path) -> State:
         found = torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise ConfigError(f"{file}: {_pickled(str(error))}; save the state dict alone: model.state_dict()") from None
-    except (RuntimeError, ValueError, EOFError, KeyError) as error:
+    except (RuntimeError, ValueError, EOFError, KeyError, OSError) as error:
+        if isinstance(error, OSError) and error.filename:
+            raise  # it says which file, and why it cannot be opened
         first = (str(error) or "cut short").splitlines()[0]
         raise ConfigError(f"{file}: not a checkpoint of torch.save, or damaged: {first}") from None
     if not isinstance(found, dict):

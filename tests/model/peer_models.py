@@ -10,9 +10,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from fuxictr_dien import FuxiDien
 from torch import Tensor, nn
 
-from model.convert import deepctr_torch
+from model.convert.deepctr_torch import SETTINGS as DEEPCTR_SETTINGS
+from model.convert.fuxictr import SETTINGS as FUXICTR_SETTINGS
 from model.scorer import ScoreInput, Scorer, load_scorer
 
 torch.set_num_threads(1)
@@ -40,13 +42,13 @@ class Peer(NamedTuple):
     """A library's model: `rows` makes its input of requests, `scores` its probabilities [B] of that."""
 
     library: str
-    model: nn.Module
+    model: Any  # nn.Module
     rows: Callable[[list[Request]], Any]
     scores: Callable[[Any], Tensor]
     features: dict[str, Any]
 
 
-def requests(seed: int, number: int = 40, *, empty: bool = True) -> list[Request]:
+def requests(seed: int, number: int = 20, *, empty: bool = True) -> list[Request]:
     """Random requests; the first histories are the longest, empty and of one behaviour."""
     random = np.random.default_rng(seed)
     lengths = [LONGEST, 0 if empty else 2, 1, *random.integers(0 if empty else 1, LONGEST + 1, number - 3)]
@@ -156,7 +158,7 @@ def largest_difference(peer: Peer, folder: Path) -> float:
 
     AssertionError where the order of a history or its candidate moves no score, so that nothing would be compared.
     """
-    asked = requests(1, 200)
+    asked = requests(1, 60)
     reversed_, others = ([one._replace(history=one.history[::-1]) for one in asked], asked[1:] + asked[:1])
     moved = [one._replace(item=other.item) for one, other in zip(asked, others, strict=True)]
     with torch.inference_mode():
@@ -225,8 +227,21 @@ def deepctr(*, own_table: bool = False, **settings: Any) -> Peer:
         found = batch(asked)
         return torch.cat([found[name].reshape(len(asked), -1) for name in names], dim=1).float()
 
-    traceless = {key: value for key, value in settings.items() if key in deepctr_torch.SETTINGS}
+    traceless = {key: value for key, value in settings.items() if key in DEEPCTR_SETTINGS}
     features = described(order, ["category", "item"], **traceless)
     if own_table:
         features["columns"][order.index("category")] |= {"history_table": own}
     return Peer("deepctr-torch", model, rows, model, features)
+
+
+def fuxictr(**settings: Any) -> Peer:
+    """FuxiCTR's, in our writing of it."""
+    model = FuxiDien(SIZES, **settings)
+    order = ["user", "item", "category", "tab"]
+    traceless = {key: value for key, value in settings.items() if key in FUXICTR_SETTINGS}
+    features = described(order, ["item", "category"], **traceless)
+    if not model.long:
+        for column in features["columns"][1:3]:
+            column["history_table"] = f"hist_{column['name']}"
+        features["training_only"] = ["neg_item"]
+    return Peer("fuxictr", model, batch, model, features)

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from peer_models import Peer, deepctr, largest_difference, rechub, trained, written
+from peer_models import Peer, deepctr, fuxictr, largest_difference, rechub, trained, written
 from written_data import call
 
 from model.artifact import load_artifact
@@ -15,7 +15,7 @@ from model.convert.__main__ import run
 TOLERANCE = 1e-5
 
 
-def installed(module: str) -> Any:
+def installed(module: str) -> pytest.MarkDecorator:
     missing = importlib.util.find_spec(module) is None and not os.environ.get("CI")
     return pytest.mark.skipif(missing, reason=f"{module} is not installed: the extra `peers` has it")
 
@@ -59,3 +59,25 @@ def test_deepctr_torch(settings: dict[str, Any], tmp_path: Path) -> None:
     assert artifact.config.hidden == 7
     assert artifact.config.embedding == 6  # the widest, and one that is 1
     assert artifact.training["converted"]["library"] == "deepctr-torch"
+
+
+@pytest.mark.parametrize("long", [False, True], ids=["model_zoo", "LongCTR"])
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"gru_type": "AGRU", "dnn_activations": "Dice"},
+        {"attention_type": "dot_attention", "dnn_activations": "PReLU", "batch_norm": False},
+    ],
+    ids=["defaults", "AGRU", "dot_attention"],
+)
+def test_fuxictr(settings: dict[str, Any], long: bool, tmp_path: Path) -> None:
+    assert converted(trained(fuxictr(long=long, **settings)), tmp_path) < TOLERANCE
+    config = load_artifact(tmp_path / "converted").config
+    assert config.cell == ("agru" if long and "gru_type" in settings else "augru")
+    assert config.activation == ("dice" if settings.get("dnn_activations") == "Dice" else "prelu")
+
+
+def test_fuxictr_with_a_table_of_the_history(tmp_path: Path) -> None:
+    assert converted(trained(fuxictr(own_table=True)), tmp_path) < TOLERANCE
+    assert load_artifact(tmp_path / "converted").schema.item_fields == ("item_id", "category", "history_category")
