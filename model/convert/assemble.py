@@ -47,15 +47,18 @@ class _Layout:
         self.embedding = widest + self.constant
 
     def _add(self, column: Column, table: str) -> None:
-        if self._place(column, table) is None:
+        if not self._places(column, table):
             self.item_fields.append(_ItemField(column, table))
 
-    def _place(self, column: Column, table: str) -> int | None:
-        for place, field in enumerate(self.item_fields):
-            ours, theirs = self._tables[field.table], self._tables[table]
-            if field.column.name == column.name and ours.shape == theirs.shape and torch.equal(ours, theirs):
-                return place
-        return None
+    def _places(self, column: Column, table: str) -> list[int]:
+        """Of the field that has a column's rows of a table, or of one with the same numbers; none or one."""
+
+        def same(other: str) -> bool:
+            ours, theirs = self._tables[other], self._tables[table]
+            return other == table or (ours.shape == theirs.shape and torch.equal(ours, theirs))
+
+        fields = enumerate(self.item_fields)
+        return [place for place, field in fields if field.column is column and same(field.table)]
 
     def used(self) -> list[str]:
         """Tables that the artifact has."""
@@ -82,9 +85,7 @@ class _Layout:
 
     def item_slice(self, column: Column, table: str) -> slice:
         """Where an item's embedding has a field."""
-        place = self._place(column, table)
-        if place is None:
-            raise KeyError(f"{column.name}, {table}")
+        (place,) = self._places(column, table)
         return slice(place * self.embedding, place * self.embedding + self.width(table))
 
     def head_slice(self, column: Column) -> slice:

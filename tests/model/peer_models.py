@@ -234,6 +234,14 @@ def deepctr(*, own_table: bool = False, **settings: Any) -> Peer:
     return Peer("deepctr-torch", model, rows, model, features)
 
 
+def with_dice(peer: Peer) -> Peer:
+    """DeepCTR-Torch's model with its own Dice in the head."""
+    layers = peer.model.dnn
+    kind = deepctr_module("layers.activation").Dice
+    layers.activation_layers = nn.ModuleList(kind(linear.out_features, dim=2) for linear in layers.linears)
+    return peer
+
+
 def fuxictr(**settings: Any) -> Peer:
     """FuxiCTR's, in our writing of it."""
     model = FuxiDien(SIZES, **settings)

@@ -11,7 +11,18 @@ import numpy as np
 import pytest
 import safetensors.torch
 import torch
-from peer_models import Request, fuxictr, largest_difference, requests, scores_of, trained, written
+from peer_models import (
+    Request,
+    deepctr,
+    fuxictr,
+    largest_difference,
+    rechub,
+    requests,
+    scores_of,
+    trained,
+    written,
+)
+from test_convert_peers import installed
 from written_data import call, complaint
 
 from model.artifact import load_artifact
@@ -88,6 +99,32 @@ def test_features_that_are_not_the_checkpoints(
 ) -> None:
     assert said in complaint(run, capsys, *written(PEER, tmp_path, features))
     assert not (tmp_path / "converted").exists()
+
+
+@installed("torch_rechub")
+def test_the_history_of_torch_rechub_is_of_the_first_target(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    peer = rechub()
+    features = peer.features | {"history": ["category"]}
+    assert "history=['category']: must be ['item'], the first column" in complaint(
+        run, capsys, *written(peer, tmp_path, features)
+    )
+
+
+@installed("deepctr_torch")
+def test_a_cell_that_deepctr_torch_has_not(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    peer = deepctr(gru_type="AUGRU", att_activation="linear")
+    peer.features["settings"]["gru_type"] = "LSTM"
+    assert "settings.gru_type='LSTM': one of GRU, AUGRU, AGRU, AIGRU" in complaint(
+        run, capsys, *written(peer, tmp_path)
+    )
+
+
+def test_longctr_has_every_item_column_in_its_behaviours(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    peer = fuxictr(long=True)
+    features = peer.features | {"history": ["item"]}
+    assert "history: LongCTR's behaviours have every column" in complaint(
+        run, capsys, *written(peer, tmp_path, features)
+    )
 
 
 def without(name: str) -> Callable[[dict[str, Any]], Any]:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from peer_models import Peer, deepctr, fuxictr, largest_difference, rechub, trained, written
+from peer_models import Peer, deepctr, fuxictr, largest_difference, rechub, trained, with_dice, written
 from written_data import call
 
 from model.artifact import load_artifact
@@ -59,6 +59,13 @@ def test_deepctr_torch(settings: dict[str, Any], tmp_path: Path) -> None:
     assert artifact.config.hidden == 7
     assert artifact.config.embedding == 6  # the widest, and one that is 1
     assert artifact.training["converted"]["library"] == "deepctr-torch"
+
+
+@installed("deepctr_torch")
+def test_deepctr_torch_with_its_dice_for_two_dimensions(tmp_path: Path) -> None:
+    """Its Dice has a BatchNorm with gain and shift; its DIEN asks for three dimensions, which its head has not."""
+    assert converted(trained(with_dice(deepctr(gru_type="AUGRU", att_activation="linear"))), tmp_path) < TOLERANCE
+    assert load_artifact(tmp_path / "converted").config.activation == "dice"
 
 
 @pytest.mark.parametrize("long", [False, True], ids=["model_zoo", "LongCTR"])

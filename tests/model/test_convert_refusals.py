@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 import torch
-from peer_models import Peer, deepctr, fuxictr, rechub, trained, written
+from peer_models import Peer, deepctr, fuxictr, rechub, trained, with_dice, written
 from test_convert_peers import installed
 from torch import nn
 from written_data import call
@@ -108,6 +108,18 @@ def test_the_one_bias_of_deepctr_torchs_augru(tmp_path: Path, capsys: pytest.Cap
         peer.model.interest_evolution.interest_evolution.rnn.bias_hh[15] = 0.25
     (line,) = refusal(peer, tmp_path, capsys)
     assert line.startswith("interest_evolution.interest_evolution.rnn.bias_hh[14:21]: a bias of up to 0.25 inside")
+
+
+@installed("deepctr_torch")
+def test_dice_without_a_like_of_ours(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    peer = trained(with_dice(deepctr(gru_type="AUGRU", att_activation="linear")))
+    first, second = (layer.bn for layer in peer.model.dnn.activation_layers)
+    with torch.no_grad():
+        first.weight[1] = -0.5
+        second.weight[0] = 1e6
+    gain, deviation = refusal(peer, tmp_path, capsys)
+    assert gain == "dnn.activation_layers.0.bn.weight: Dice of a gain of -0.5"
+    assert deviation.startswith("dnn.activation_layers.1.bn: Dice over a deviation of ")
 
 
 @installed("deepctr_torch")
