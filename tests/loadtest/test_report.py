@@ -89,7 +89,7 @@ def test_growth_is_a_row_for_each_size(tmp_path: Path) -> None:
     (tmp_path / "bench.json").write_text(json.dumps({"results": results, "targets": [missed]}))
     headline, head, growth, targets = tables.kernels(tmp_path)
     assert headline.rows == [("`a` (A)", "2", "1.5", "1.00", "50% (60%)", "1.0e-07")]
-    assert headline.note == "Not run: b: no GPU"
+    assert headline.note == "Not run: b (no GPU)"
     assert head.header[0] == "`head`, CPU, 1 x 200 x 100, hidden 32"
     assert growth.rows == [("1 x 20", "100", "32", "2"), ("1 x 200", "100", "32", "2")]
     assert targets.rows[0][-1] == "not measured: no GPU"
