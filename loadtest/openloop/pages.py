@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import html
+import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -12,11 +13,13 @@ from loadtest.openloop.table import Measured, text
 
 STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; color: #1f2933; max-width: 62rem; margin: 2rem auto; padding: 0 1rem; }
-pre { background: #f4f6f8; padding: 1rem; overflow-x: auto; font-size: 12px; } h1, h2 { font-weight: 600; }
+pre { background: #f4f6f8; padding: 1rem; white-space: pre-wrap; font-size: 12px; } h1, h2 { font-weight: 600; }
 img { display: block; max-width: 100%; margin: 1.5rem 0; } li.failed { color: #b42318; font-weight: 600; }
-table { border-collapse: collapse; margin: 1rem 0; } td, th { padding: .25rem .8rem; text-align: right; }
-td:first-child, th:first-child { text-align: left; } tr { border-bottom: 1px solid #e6eaee; }
+div { overflow-x: auto; } table { border-collapse: collapse; margin: 1rem 0; font-size: 13px; line-height: 1.4; }
+td, th { padding: .25rem .7rem; text-align: right; vertical-align: bottom; } tr { border-bottom: 1px solid #e6eaee; }
+td + td { white-space: nowrap; } td:first-child, th:first-child, table.words td { text-align: left; }
 """
+CODE = re.compile("`([^`]*)`")
 HOW = (
     "Open loop: requests leave when they are due, whatever became of the ones before, and latency counts from then. "
     "Percentiles are of requests answered with 200 and of those that timed out, after that wait; without the warm-up."
@@ -87,12 +90,15 @@ def links(named: Iterable[tuple[str, str]]) -> str:
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """Cells of text."""
+    """Cells of text; `code` in them is set as such. One without a header is of words, not of numbers."""
 
     def row(cells: Sequence[str], kind: str) -> str:
-        return "<tr>" + "".join(f"<{kind}>{html.escape(cell)}</{kind}>" for cell in cells) + "</tr>"
+        texts = [CODE.sub(r"<code>\1</code>", html.escape(cell)) for cell in cells]
+        return "<tr>" + "".join(f"<{kind}>{text}</{kind}>" for text in texts) + "</tr>"
 
-    return f"<table>{row(header, 'th')}{''.join(row(cells, 'td') for cells in rows)}</table>"
+    whole = "".join(row(cells, "td") for cells in rows)
+    words = not any(header)
+    return f"<div><table{' class=words' if words else ''}>{'' if words else row(header, 'th')}{whole}</table></div>"
 
 
 def image(name: str, picture: str | bytes, suffix: str = ".svg") -> str:

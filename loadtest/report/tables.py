@@ -82,9 +82,16 @@ def _contenders(case: list[dict[str, Any]]) -> Table:
         )
         for one in timed
     ]
-    reasons = [f"{one['contender']}: {one['not_run']}" for one in case if "not_run" in one]
+    reasons = _reasons([one for one in case if "not_run" in one])
     header = (what, "median ms", "least ms", f"times faster than `{than}`", "of FMA peak: median (best)", "error")
-    return Table(header, rows, "Not run: " + "; ".join(reasons) if reasons else "")
+    return Table(header, rows, reasons)
+
+
+def _reasons(missing: list[dict[str, Any]]) -> str:
+    """Who was not run, by the reason."""
+    why = dict.fromkeys(one["not_run"] for one in missing)
+    names = {each: ", ".join(one["contender"] for one in missing if one["not_run"] == each) for each in why}
+    return "Not run: " + "; ".join(f"{names[each]} ({each})" for each in why) if why else ""
 
 
 def _growth(cases: list[list[dict[str, Any]]]) -> Table:

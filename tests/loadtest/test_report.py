@@ -29,7 +29,7 @@ ADJACENT = replace(
     NAMED["adjacency-50"],
     quick=("--duration", "0.5", "--warmup", "0.1", "--users", "5", "--repeats", "2", "--serve", TOY, "--rate", "60"),
 )
-WRONG = replace(NAMED["ladder"], quick=("--rounds", "none"))
+WRONG = replace(NAMED["adjacency-90"], quick=("--rate", "none"))
 
 
 def test_parts_are_run_once_and_reported(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -38,20 +38,20 @@ def test_parts_are_run_once_and_reported(tmp_path: Path, capsys: pytest.CaptureF
     said = capsys.readouterr().out
     assert re.match(r"3 parts, about \d minutes\n", said)
     assert "2/3 adjacency-50: done in" in said
-    assert "3/3 ladder: FAILED, status 2" in said
-    assert "argument --rounds: none: a whole number" in said.rpartition("ladder FAILED, status 2: ")[2]
+    assert "3/3 adjacency-90: FAILED, status 2" in said
+    assert "argument --rate: none: a number above 0" in said.rpartition("adjacency-90 FAILED, status 2: ")[2]
     text, page = ((tmp_path / f"report.{kind}").read_text() for kind in ("md", "html"))
     check_markdown(text, tmp_path)
     assert page.count("<img") >= 4
     assert not re.search(r'src="(?!data:)', page)
-    assert "none: a whole number" in page
+    assert "none: a number above 0" in page
 
     # What is there is not run again; what failed is.
     before = known(KERNELS, tmp_path)
     assert main([*options, "--parts", "kernels"], parts) == 0
     assert "0 parts, about 0 minutes; kernels is there\n" in capsys.readouterr().out
     assert known(KERNELS, tmp_path) == before
-    assert main([*options, "--parts", "ladder"], parts) == 1
+    assert main([*options, "--parts", "adjacency-90"], parts) == 1
     assert "1 parts" in capsys.readouterr().out
 
 
@@ -62,7 +62,7 @@ def check_markdown(text: str, out: Path) -> None:
     run = json.loads((out / "adjacency-50" / "openloop.json").read_text())["servers"][0]["summary"]
     assert f"| {run['score']['p99']['median']:.2f} |" in text
     assert "| queue, mean ms | 0.5 (0.5 to 0.5) |" in text
-    for line in ("| model | kuairand, digest ", "Client and server share the machine", "status 2", "--rounds none"):
+    for line in ("| model | kuairand, digest ", "Client and server share the machine", "status 2", "--rate none"):
         assert line in text
     for name in re.findall(r"!\[[^]]*]\(([^)]*)\)", text):
         assert (out / name).stat().st_size > 1000
@@ -89,7 +89,7 @@ def test_growth_is_a_row_for_each_size(tmp_path: Path) -> None:
     (tmp_path / "bench.json").write_text(json.dumps({"results": results, "targets": [missed]}))
     headline, head, growth, targets = tables.kernels(tmp_path)
     assert headline.rows == [("`a` (A)", "2", "1.5", "1.00", "50% (60%)", "1.0e-07")]
-    assert headline.note == "Not run: b: no GPU"
+    assert headline.note == "Not run: b (no GPU)"
     assert head.header[0] == "`head`, CPU, 1 x 200 x 100, hidden 32"
     assert growth.rows == [("1 x 20", "100", "32", "2"), ("1 x 200", "100", "32", "2")]
     assert targets.rows[0][-1] == "not measured: no GPU"
