@@ -18,7 +18,7 @@ from model.features import FeatureSchema, Vocabulary
 from model.zoo import make_network
 
 FORMAT, FORMAT_VERSION = "augur-model", 1
-ADDED = ("attention",)  # settings newer than the format: written where they are not the model's own
+ADDED = ("attention", "inner_bias")  # settings newer than the format: written where they are not the model's own
 STATISTICS = (".mean", ".variance")  # endings of the names of what is no parameter
 WEIGHTS, DOCUMENT = "model.safetensors", "model.json"
 LARGEST_JSON = 4 << 20

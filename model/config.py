@@ -72,6 +72,10 @@ class ModelConfig:
         metadata={"help": "auxiliary loss: small net, inner product, or none", "choices": (AUTO, *AUXILIARIES)},
     )
     initial_deviation: float = field(default=0.01, metadata={"help": "standard deviation of new embeddings"})
+    inner_bias: bool = field(
+        default=False,
+        metadata={"help": "bias inside the reset product, r * (U h + bias), as in nn.GRU; the paper has none"},
+    )
 
     def __post_init__(self) -> None:
         for name in ("hidden", "embedding"):
@@ -92,6 +96,9 @@ class ModelConfig:
                 rule = f"one of {', '.join(allowed)}, for model={self.model}"
                 raise ConfigError(f"{name}={getattr(self, name)!r}: {rule}")
 
+        if self.inner_bias and not self.definition.recurrent:
+            raise ConfigError(f"inner_bias=True: model={self.model} has no recurrent layer")
+
     @property
     def definition(self) -> Definition:
         """What the model is and allows."""
@@ -104,6 +111,7 @@ class ModelConfig:
         parts += [self.cell] if len(own.cell) > 1 else []
         parts += [f"hidden {self.hidden}"] if own.recurrent else []
         parts += [f"{self.attention} attention"] if self.attention != own.attention[0] else []
+        parts += ["inner bias"] if self.inner_bias else []
         return " ".join(parts)
 
 

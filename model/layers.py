@@ -54,20 +54,25 @@ def activation(name: str, width: int) -> nn.Module:
 class Gru(nn.Module):
     """A recurrent layer scanned over fixed-length, masked steps: GRU, AUGRU or AGRU (DIEN eq. 2-5, 13, 15).
 
-    Parameters are those of `kernels.GruWeights`; `bias_candidate` is absent (zero), as in the paper.
+    Parameters are those of `kernels.GruWeights`. `inner_bias` gives it `bias_candidate`, b' of
+    c = tanh(W i + b + r∘(U h + b')), as `nn.GRU` has, at zero to begin with; the paper's form is without.
     """
 
-    def __init__(self, inputs: int, hidden: int) -> None:
+    bias_candidate: nn.Parameter | None
+
+    def __init__(self, inputs: int, hidden: int, *, inner_bias: bool = False) -> None:
         super().__init__()
         bound = 1 / math.sqrt(hidden)
         self.w_input = nn.Parameter(torch.empty(inputs, 3 * hidden).uniform_(-bound, bound))
         self.w_recurrent = nn.Parameter(torch.empty(hidden, 3 * hidden).uniform_(-bound, bound))
         self.bias = nn.Parameter(torch.zeros(3 * hidden))
+        self.register_parameter("bias_candidate", nn.Parameter(torch.zeros(hidden)) if inner_bias else None)
 
     def weights(self) -> GruWeights:
         """The weights as the kernels take them."""
-        zeros = self.bias.new_zeros(self.w_recurrent.shape[0])
-        return GruWeights(self.w_input, self.w_recurrent, self.bias, zeros)
+        own = self.bias_candidate
+        inner = self.bias.new_zeros(self.w_recurrent.shape[0]) if own is None else own
+        return GruWeights(self.w_input, self.w_recurrent, self.bias, inner)
 
     def forward(self, inputs: Tensor, scale: Tensor, lengths: Tensor, cell: str = "augru") -> Tensor:
         """States after every step, `[T, B, H]`, from `inputs [T, B, I]`; past its length a row keeps its last state.
@@ -78,7 +83,8 @@ class Gru(nn.Module):
         projected = inputs @ self.w_input + self.bias
         if torch.is_grad_enabled() and not torch.compiler.is_compiling():
             with torch.autocast(projected.device.type, enabled=False):  # mixed precision leaves the recurrence alone
-                return MaskedScan.apply(projected, scale, lengths, self.w_recurrent, cell)  # type: ignore[no-any-return,no-untyped-call]
+                own = self.w_recurrent, self.bias_candidate
+                return MaskedScan.apply(projected, scale, lengths, *own, cell)  # type: ignore[no-any-return,no-untyped-call]
         weights = self.weights()
         state = projected.new_zeros(projected.shape[1], weights.hidden)
         states = []
@@ -96,8 +102,19 @@ class MaskedScan(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, projected: Tensor, scale: Tensor, lengths: Tensor, w_recurrent: Tensor, cell: str) -> Tensor:
-        """`projected [T, B, 3H]`, `scale [T, B]`, `lengths [B]`, `w_recurrent [H, 3H]` to the states `[T, B, H]`."""
+    def forward(
+        ctx: Any,
+        projected: Tensor,
+        scale: Tensor,
+        lengths: Tensor,
+        w_recurrent: Tensor,
+        bias_candidate: Tensor | None,
+        cell: str,
+    ) -> Tensor:
+        """`projected [T, B, 3H]`, `scale [T, B]`, `lengths [B]` to the states `[T, B, H]`.
+
+        `w_recurrent [H, 3H]`; `bias_candidate [H]` or None for none.
+        """
         steps, rows, width = projected.shape
         hidden = width // 3
         live = _live_rows(lengths, steps)
@@ -110,6 +127,8 @@ class MaskedScan(torch.autograd.Function):
             product = before @ w_recurrent
             gate = torch.add(x[:, : 2 * hidden], product[:, : 2 * hidden], out=gates[t, :n]).sigmoid_()
             inner[t, :n] = product[:, 2 * hidden :]
+            if bias_candidate is not None:
+                inner[t, :n] += bias_candidate
             c = torch.addcmul(x[:, 2 * hidden :], gate[:, hidden:], inner[t, :n], out=candidates[t, :n]).tanh_()
             a = scale[t, :n].unsqueeze(-1)
             torch.lerp(before, c, a.expand_as(c) if cell == "agru" else a * gate[:, :hidden], out=states[t + 1, :n])
@@ -120,7 +139,7 @@ class MaskedScan(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, d_states: Tensor) -> tuple[Tensor, Tensor, None, Tensor, None]:
+    def backward(ctx: Any, d_states: Tensor) -> tuple[Tensor, Tensor, None, Tensor, Tensor | None, None]:
         """Back through time; names are those of `forward` with d_ before them."""
         scale, w_recurrent, gates, candidates, inner, states = ctx.saved_tensors
         steps, rows, hidden = candidates.shape
@@ -148,7 +167,9 @@ class MaskedScan(torch.autograd.Function):
             torch.mul(d_c, r, out=d_product[t, :n, 2 * hidden :])
             d_h.addmm_(d_product[t, :n], back)
         before = states[:-1].reshape(-1, hidden)
-        return d_projected, d_scale, None, before.t() @ d_product.reshape(-1, 3 * hidden), None
+        d_w_recurrent = before.t() @ d_product.reshape(-1, 3 * hidden)
+        d_bias_candidate = d_product[..., 2 * hidden :].sum((0, 1)) if ctx.needs_input_grad[4] else None
+        return d_projected, d_scale, None, d_w_recurrent, d_bias_candidate, None
 
 
 def _live_rows(lengths: Tensor, steps: int) -> list[int]:

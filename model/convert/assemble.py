@@ -108,6 +108,7 @@ def assemble(peer: PeerDien, described: Description, name: str, training: Mappin
     if len(layers) == 1:  # a head without hidden layers: its product goes through one unit as it is
         one = torch.ones(1, dtype=torch.float64)
         layers = [Layer(layers[0].weight, layers[0].bias, one), Layer(one.view(1, 1), 0 * one)]
+    recurrent = {"extractor": peer.extractor, "evolution": peer.evolution}
     config = ModelConfig(
         hidden=hidden,
         embedding=layout.embedding,
@@ -115,10 +116,12 @@ def assemble(peer: PeerDien, described: Description, name: str, training: Mappin
         head=tuple(layer.units for layer in layers[:-1]),
         activation="dice" if isinstance(layers[0].activation, DiceUnits) else "prelu",
         auxiliary="none",
+        inner_bias=any(bool(gru.bias_candidate.any()) for gru in recurrent.values()),
     )
     weights = _tables(peer, described, layout)
-    for part, gru in (("extractor", peer.extractor), ("evolution", peer.evolution)):
+    for part, gru in recurrent.items():
         weights |= {f"{part}.w_recurrent": gru.w_recurrent, f"{part}.bias": gru.bias}
+        weights |= {f"{part}.bias_candidate": gru.bias_candidate} if config.inner_bias else {}
     weights["extractor.w_input"] = _extractor_input(peer, described, layout)
     weights["evolution.w_input"] = peer.evolution.w_input
     weights["attention.weight"] = _attention(peer, described, layout)

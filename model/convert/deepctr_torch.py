@@ -17,7 +17,7 @@ from model.config import ConfigError
 from model.convert.description import Description
 from model.convert.head import Layer, batch_norm_folded, dice, named_activation, one_kind, prelu, refuse_other_inputs
 from model.convert.peer import FINAL, PeerDien, take_tables, width
-from model.convert.recurrent import gated, refuse_inner_bias, torch_gru
+from model.convert.recurrent import gated, torch_gru
 from model.convert.refusal import Refusals
 from model.convert.state import State
 
@@ -34,7 +34,7 @@ def read(state: State, described: Description, refusals: Refusals) -> PeerDien:
     tables = take_tables(state, "embedding_dict.", described)
     query = [column for column in described.columns if column.name in described.history]
     hidden = width(tables, query)
-    extractor = torch_gru(state, "interest_extractor.gru.", hidden, hidden, refusals)
+    extractor = torch_gru(state, "interest_extractor.gru.", hidden, hidden)
     state.skip("interest_extractor.auxiliary_net.")
     linear_attention = described.setting("att_activation", "relu") == "linear"
     attention, key_term = _attention(state, hidden) if linear_attention else (torch.zeros(hidden, hidden), None)
@@ -45,7 +45,7 @@ def read(state: State, described: Description, refusals: Refusals) -> PeerDien:
     return PeerDien(
         tables=tables,
         extractor=extractor,
-        evolution=_evolution(state, gru_type, hidden, refusals),
+        evolution=_evolution(state, gru_type, hidden),
         cell=CELLS.get(gru_type, "augru"),
         query=tuple(column.name for column in query),
         attention=attention,
@@ -97,13 +97,12 @@ def _attention(state: State, hidden: int) -> tuple[Tensor, Tensor]:
     return torch.diag(crossed), key - difference
 
 
-def _evolution(state: State, gru_type: str, hidden: int, refusals: Refusals) -> GruWeights:
+def _evolution(state: State, gru_type: str, hidden: int) -> GruWeights:
     if gru_type in ("GRU", "AIGRU"):
-        return torch_gru(state, EVOLUTION, hidden, hidden, refusals)
+        return torch_gru(state, EVOLUTION, hidden, hidden)
     cell = f"{EVOLUTION}rnn."
     w_input, w_recurrent = (state.take(f"{cell}weight_{part}", 3 * hidden, hidden) for part in ("ih", "hh"))
     bias, inner = (state.take(f"{cell}bias_{part}", 3 * hidden) for part in ("ih", "hh"))
-    refuse_inner_bias(inner[2 * hidden :], f"{cell}bias_hh[{2 * hidden}:{3 * hidden}]", refusals)
     return gated(w_input, w_recurrent, bias, inner, reset_first=True)
 
 

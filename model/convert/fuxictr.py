@@ -17,7 +17,7 @@ from model.config import ConfigError
 from model.convert.description import Column, Description
 from model.convert.head import Sequential, refuse_other_inputs
 from model.convert.peer import FINAL, PeerDien, refuse_padding, take_tables, width
-from model.convert.recurrent import gated, refuse_inner_bias, torch_gru
+from model.convert.recurrent import gated, torch_gru
 from model.convert.refusal import Refusals
 from model.convert.state import State
 
@@ -48,8 +48,8 @@ def read(state: State, described: Description, refusals: Refusals) -> PeerDien:
     head = Sequential("dnn.mlp.", "dnn_activations", described.setting("dnn_activations", "ReLU"), DICE_EPSILON)
     return PeerDien(
         tables=tables,
-        extractor=torch_gru(state, "extraction_modules.0.", hidden, hidden, refusals),
-        evolution=_evolution(state, hidden, refusals),
+        extractor=torch_gru(state, "extraction_modules.0.", hidden, hidden),
+        evolution=_evolution(state, hidden),
         # The cell of model_zoo/DIEN is AUGRU's for gru_type='AGRU', too.
         cell="agru" if long and described.setting("gru_type", "AUGRU") == "AGRU" else "augru",
         query=tuple(described.history),
@@ -126,8 +126,7 @@ def _attention(state: State, described: Description, hidden: int) -> Tensor:
     return state.take(f"{ATTENTION}W_kernel", hidden, hidden)
 
 
-def _evolution(state: State, hidden: int, refusals: Refusals) -> GruWeights:
+def _evolution(state: State, hidden: int) -> GruWeights:
     w_input, w_recurrent = (state.take(f"{CELL}{part}2h.weight", 3 * hidden, hidden) for part in "xh")
     bias, inner = (state.take(f"{CELL}{part}2h.bias", 3 * hidden) for part in "xh")
-    refuse_inner_bias(inner[2 * hidden :], f"{CELL}h2h.bias[{2 * hidden}:{3 * hidden}]", refusals)
     return gated(w_input, w_recurrent, bias, inner, reset_first=False)

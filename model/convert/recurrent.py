@@ -9,33 +9,20 @@ import torch
 from torch import Tensor
 
 from kernels import GruWeights
-from model.convert.refusal import Refusals
 from model.convert.state import State
 
 
-def torch_gru(state: State, prefix: str, inputs: int, hidden: int, refusals: Refusals) -> GruWeights:
+def torch_gru(state: State, prefix: str, inputs: int, hidden: int) -> GruWeights:
     """PyTorch's `nn.GRU` of one layer: rows r, z, n, and z keeps the old state, so that u = 1 - σ(z) = σ(-z)."""
     w_input = state.take(f"{prefix}weight_ih_l0", 3 * hidden, inputs)
     w_recurrent = state.take(f"{prefix}weight_hh_l0", 3 * hidden, hidden)
     bias, inner = (state.take(f"{prefix}bias_{part}_l0", 3 * hidden) for part in ("ih", "hh"))
-    refuse_inner_bias(inner[2 * hidden :], f"{prefix}bias_hh_l0[{2 * hidden}:{3 * hidden}]", refusals)
     return _weights(w_input, w_recurrent, bias, inner, order=(1, 0, 2), signs=(-1, 1, 1))
 
 
 def gated(w_input: Tensor, w_recurrent: Tensor, bias: Tensor, inner: Tensor, *, reset_first: bool) -> GruWeights:
     """A cell whose update gate lets the new state in, from its rows `[3H, I]`, `[3H, H]` and biases `[3H]` of both."""
     return _weights(w_input, w_recurrent, bias, inner, order=(1, 0, 2) if reset_first else (0, 1, 2), signs=(1, 1, 1))
-
-
-def refuse_inner_bias(bias: Tensor, part: str, refusals: Refusals) -> None:
-    """Refuse a candidate's bias `[H]` that the reset gate multiplies: no other weight can do the same."""
-    if bias.any():
-        refusals.add(
-            part,
-            f"a bias of up to {bias.abs().max():.3g} inside the reset product: c = tanh(W i + b + r * (U h + this))",
-            "such a bias, kernels.GruWeights.bias_candidate, among its weights (with these numbers held at 0 in "
-            "training the layer is expressible)",
-        )
 
 
 def _weights(

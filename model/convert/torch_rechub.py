@@ -45,7 +45,7 @@ def read(state: State, described: Description, refusals: Refusals) -> PeerDien:
     refuse_padding(described)
     tables = take_tables(state, "embedding.embed_dict.", described)
     hidden = width(tables, [target], history=True)
-    extractor = torch_gru(state, f"{EXTRACTOR}0.", hidden, hidden, refusals)
+    extractor = torch_gru(state, f"{EXTRACTOR}0.", hidden, hidden)
     cell = f"{EVOLUTION}0.augru_cell."
     w_input, w_recurrent = (
         torch.cat([state.take(f"{cell}{part}{gate}", hidden, hidden).t() for gate in "urh"]) for part in "WU"

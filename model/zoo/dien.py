@@ -28,7 +28,7 @@ class Dien(Recurrent):
     def make_layers(self) -> None:
         """The evolution besides."""
         super().make_layers()
-        self.evolution = Gru(self.config.hidden, self.config.hidden)
+        self.evolution = Gru(self.config.hidden, self.config.hidden, inner_bias=self.config.inner_bias)
 
     def evolve(self, states: Tensor, attention: Tensor, lengths: Tensor) -> Tensor:
         """The final interest `[B, H]` (DIEN section 3.3): AUGRU, AGRU or AIGRU by configuration."""
@@ -52,7 +52,7 @@ class Dien(Recurrent):
         for projected, a, alive in zip(states @ weights.w_input + weights.bias, attention, real, strict=True):
             product, scale = state @ weights.w_recurrent, a.unsqueeze(-1)
             u, r = torch.sigmoid(projected[:, :both] + product[:, :both]).chunk(2, dim=-1)
-            c = torch.tanh(projected[:, both:] + r * product[:, both:])
+            c = torch.tanh(projected[:, both:] + r * (product[:, both:] + weights.bias_candidate))
             state = torch.lerp(state, c, alive * (scale + (1 - scale) * u))
         return state
 

@@ -23,7 +23,7 @@ class GruAttention(Recurrent):
     def make_layers(self) -> None:
         """The second layer besides."""
         super().make_layers()
-        self.second = Gru(self.config.hidden, self.config.hidden)
+        self.second = Gru(self.config.hidden, self.config.hidden, inner_bias=self.config.inner_bias)
 
     def final(self, states: Tensor, target: Tensor, lengths: Tensor) -> Tensor:
         """The weighted sum `[B, H]` of the second layer's states over `states [T, B, H]`."""

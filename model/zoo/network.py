@@ -145,7 +145,7 @@ class Recurrent(Attending):
 
     def make_layers(self) -> None:
         """The extractor and the attention over states."""
-        self.extractor = Gru(self.behavior_width, self.config.hidden)
+        self.extractor = Gru(self.behavior_width, self.config.hidden, inner_bias=self.config.inner_bias)
         self.make_attention(self.config.hidden, mapped=True)
 
     @property

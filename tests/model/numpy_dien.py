@@ -36,13 +36,13 @@ def weights_of(module: nn.Module) -> dict[str, Array]:
     return {name: tensor.double().numpy() for name, tensor in module.state_dict().items()}
 
 
-def gate_step(x: Array, h: Array, recurrent: Array, cell: str, a: float) -> Array:
+def gate_step(x: Array, h: Array, weights: dict[str, Array], cell: str, a: float) -> Array:
     """One step (eq. 2-5, 13, 15): `x [3H]` is the input's part of the three gates, bias included."""
-    hidden = len(h)
+    hidden, recurrent = len(h), weights["w_recurrent"]
     products = [h @ recurrent[:, n * hidden : (n + 1) * hidden] for n in range(3)]
     update = sigmoid(x[:hidden] + products[0])
     reset = sigmoid(x[hidden : 2 * hidden] + products[1])
-    new = np.tanh(x[2 * hidden :] + reset * products[2])
+    new = np.tanh(x[2 * hidden :] + reset * (products[2] + weights.get("bias_candidate", 0.0)))
     update = {"gru": update, "augru": a * update, "agru": np.full(hidden, a)}[cell]
     after: Array = (1 - update) * h + update * new
     return after
@@ -52,7 +52,7 @@ def interest_states(weights: dict[str, Array], inputs: Array) -> Array:
     """The extractor's states `[T, H]` of `inputs [T, I]` (eq. 2-5)."""
     state, states = np.zeros(len(weights["w_recurrent"])), []
     for i in inputs:
-        state = gate_step(i @ weights["w_input"] + weights["bias"], state, weights["w_recurrent"], "gru", 1.0)
+        state = gate_step(i @ weights["w_input"] + weights["bias"], state, weights, "gru", 1.0)
         states.append(state)
     return np.array(states).reshape(len(inputs), len(state))
 
@@ -72,7 +72,7 @@ def final_interest(weights: dict[str, Array], states: Array, a: Array, cell: str
     for h, a_t in zip(states, a, strict=True):
         i = a_t * h if cell == "aigru" else h
         x = i @ weights["w_input"] + weights["bias"]
-        state = gate_step(x, state, weights["w_recurrent"], "gru" if cell == "aigru" else cell, a_t)
+        state = gate_step(x, state, weights, "gru" if cell == "aigru" else cell, a_t)
     return state
 
 

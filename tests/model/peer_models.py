@@ -105,18 +105,13 @@ def batch(asked: list[Request]) -> dict[str, Tensor]:
     }
 
 
-def trained(peer: Peer, seed: int = 0, *, hold: bool = True) -> Peer:
-    """The model after a few steps from weights of ordinary size; `hold` keeps the candidates' inner biases at 0."""
+def trained(peer: Peer, seed: int = 0) -> Peer:
+    """The model after a few steps from weights of ordinary size, biases inside the reset product included."""
     generator = torch.Generator().manual_seed(seed)
     for name, parameter in peer.model.named_parameters():
         parameter.data = torch.rand(parameter.shape, generator=generator) * 2 - 1
         if name.endswith(("bn.weight", ".1.weight")) and parameter.dim() == 1:
             parameter.data += 1.2  # a BatchNorm's gain
-        if hold and name.endswith(("bias_hh_l0", "rnn.bias_hh", "rnn.bias_ih", "h2h.bias")):
-            held = torch.ones_like(parameter)
-            held[2 * len(held) // 3 :] = 0
-            parameter.data *= held
-            parameter.register_hook(lambda gradient, held=held: gradient * held)
     optimizer = torch.optim.Adam(peer.model.parameters(), lr=0.02)
     peer.model.train()
     for step in range(4):

@@ -341,6 +341,8 @@ CHANGES: list[tuple[str, Callable[[Document], object]]] = [
     ("architecture.cell='augru': one of none, for model=din", lambda d: d["architecture"].update(kind="din")),
     ("architecture.cell='auto': must be stated", lambda d: d["architecture"].update(cell="auto")),
     ("architecture.attention='none': one of bilinear", lambda d: d["architecture"].update(attention="none")),
+    ("architecture.inner_bias=1: must be bool", lambda d: d["architecture"].update(inner_bias=1)),
+    (r"unknown: .*evolution.bias_candidate.*extractor", lambda d: d["architecture"].update(inner_bias=True)),
     (r"architecture .*unknown: \['hidden'\]", lambda d: d["architecture"].pop("hidden")),
     ("architecture.hidden=8.0: must be int", lambda d: d["architecture"].update(hidden=8.0)),
     ("architecture.hidden=True: must be int", lambda d: d["architecture"].update(hidden=True)),

@@ -11,7 +11,6 @@ import torch
 from fuxictr_dien import FuxiDien
 from peer_models import deepctr_module
 from test_convert_peers import installed
-from torch import nn
 from written_data import call
 
 from model.convert.__main__ import run
@@ -25,10 +24,9 @@ def example(library: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     section = PAGE.split(f"\n## {library}\n")[1].split("\n## ")[0]
     (code,) = re.findall(r"```python\n(.*?)```", section, re.DOTALL)
     (command,) = re.findall(r"```\n\.venv/bin/python -m model\.convert (.*?)\n```", section)
-    (hold,) = re.findall(r"```python\n(def hold_inner_bias.*?)```", PAGE, re.DOTALL)
     monkeypatch.chdir(folder)
     found: dict[str, Any] = {"torch": torch}
-    exec(compile(hold + code, "docs/convert.md", "exec"), found)
+    exec(compile(code, "docs/convert.md", "exec"), found)
     assert call(run, *shlex.split(command)) == 0
     return found.get("model")
 
@@ -65,9 +63,6 @@ def test_fuxictr(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     }
     (tmp_path / "feature_vocab.json").write_text(json.dumps(vocabulary))
     model = FuxiDien({name: len(rows) for name, rows in vocabulary.items()}).eval()
-    for name, parameter in model.named_parameters():
-        if name.endswith(("bias_hh_l0", "h2h.bias")):
-            nn.init.zeros_(parameter)
     torch.save(model.state_dict(), tmp_path / "DIEN.model")
     example("FuxiCTR", tmp_path, monkeypatch)
     once: dict[str, list[Any]] = {"user": [2], "tab": [3], "hist_item": [[1, 2]], "hist_category": [[1, 2]]}

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from peer_models import Peer, deepctr, fuxictr, largest_difference, rechub, trained, with_dice, written
 from written_data import call
 
@@ -22,6 +23,11 @@ def installed(module: str) -> pytest.MarkDecorator:
 
 def converted(peer: Peer, folder: Path) -> float:
     assert call(run, *written(peer, folder)) == 0
+    artifact = load_artifact(folder / "converted")
+    assert artifact.config.inner_bias
+    # torch-rechub's AUGRU has no bias there, its GRU has
+    parts = ["extractor"] if peer.library == "torch-rechub" else ["extractor", "evolution"]
+    assert all(artifact.weights[f"{part}.bias_candidate"].abs().max() > 0.1 for part in parts)
     return largest_difference(peer, folder / "converted")
 
 
@@ -88,3 +94,16 @@ def test_fuxictr(settings: dict[str, Any], long: bool, tmp_path: Path) -> None:
 def test_fuxictr_with_a_table_of_the_history(tmp_path: Path) -> None:
     assert converted(trained(fuxictr(own_table=True)), tmp_path) < TOLERANCE
     assert load_artifact(tmp_path / "converted").schema.item_fields == ("item_id", "category", "history_category")
+
+
+def test_without_a_bias_inside_the_reset_product_the_form_is_the_papers(tmp_path: Path) -> None:
+    peer = trained(fuxictr())
+    with torch.no_grad():
+        for name, parameter in peer.model.named_parameters():
+            if name.endswith(("bias_hh_l0", "h2h.bias")):
+                parameter[2 * len(parameter) // 3 :] = 0
+    assert call(run, *written(peer, tmp_path)) == 0
+    assert largest_difference(peer, tmp_path / "converted") < TOLERANCE
+    artifact = load_artifact(tmp_path / "converted")
+    assert not artifact.config.inner_bias
+    assert not any(name.endswith("bias_candidate") for name in artifact.weights)

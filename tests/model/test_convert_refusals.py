@@ -28,10 +28,8 @@ def refusal(peer: Peer, folder: Path, capsys: pytest.CaptureFixture[str]) -> lis
 
 
 @installed("torch_rechub")
-def test_dice_of_torch_rechub_and_the_bias_inside_its_gru(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    inner, first, second = refusal(trained(rechub(dims=(6, 5)), hold=False), tmp_path, capsys)
-    assert inner.startswith("interest_extractor_layers.0.bias_hh_l0[8:12]: a bias of up to ")
-    assert inner.endswith("inside the reset product: c = tanh(W i + b + r * (U h + this))")
+def test_dice_of_torch_rechub(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    first, second = refusal(trained(rechub(dims=(6, 5))), tmp_path, capsys)
     dice = "Dice by mean and deviation over one row's units: p = σ((s - mean s) / √Σ((s - mean s)² + ε))"
     assert [first, second] == [f"mlp.mlp.2.alpha: {dice}", f"mlp.mlp.6.alpha: {dice}"]
 
@@ -69,14 +67,12 @@ def test_older_torch_rechub(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
 def test_attention_and_cell_of_deepctr_torch_as_it_is_by_default(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    cell, attention, *inner = refusal(trained(deepctr(), hold=False), tmp_path, capsys)
+    cell, attention = refusal(trained(deepctr()), tmp_path, capsys)
     assert cell == ("settings.gru_type='GRU' (its default): attention after the second GRU, whose states it sums")
     assert attention == (
         "interest_evolution.attention.local_att (settings.att_activation='relu'): attention by an activation unit, a "
         "network over [q, h, q - h, q∘h]"
     )
-    places = ["interest_extractor.gru.bias_hh_l0[14:21]", "interest_evolution.interest_evolution.bias_hh_l0[14:21]"]
-    assert [line.split(": ")[0] for line in inner] == places
 
 
 @installed("deepctr_torch")
@@ -95,19 +91,7 @@ def test_settings_of_deepctr_torch(
     settings: dict[str, Any], due: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     peer = deepctr(gru_type="AUGRU", att_activation="linear", **settings)
-    for name, parameter in peer.model.named_parameters():
-        if "bias" in name:
-            nn.init.zeros_(parameter)
     assert set(refusal(peer, tmp_path, capsys)) == {due}
-
-
-@installed("deepctr_torch")
-def test_the_one_bias_of_deepctr_torchs_augru(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    peer = trained(deepctr(gru_type="AUGRU", att_activation="linear"))
-    with torch.no_grad():
-        peer.model.interest_evolution.interest_evolution.rnn.bias_hh[15] = 0.25
-    (line,) = refusal(peer, tmp_path, capsys)
-    assert line.startswith("interest_evolution.interest_evolution.rnn.bias_hh[14:21]: a bias of up to 0.25 inside")
 
 
 @installed("deepctr_torch")
@@ -172,9 +156,6 @@ def test_forms_of_fuxictr(
     settings: dict[str, Any], due: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     peer = fuxictr(**settings)
-    for name, parameter in peer.model.named_parameters():
-        if name.endswith(("bias_hh_l0", "h2h.bias")):
-            nn.init.zeros_(parameter)
     assert refusal(peer, tmp_path, capsys) == due
 
 
@@ -194,9 +175,3 @@ def test_settings_of_fuxictr(
         peer.model.dnn.mlp[5] = nn.ReLU()
     peer.features["settings"] = settings
     assert refusal(peer, tmp_path, capsys) == [due]
-
-
-def test_both_inner_biases_of_fuxictr(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    lines = refusal(trained(fuxictr(), hold=False), tmp_path, capsys)
-    places = ["extraction_modules.0.bias_hh_l0[16:24]", "evolving_modules.0.gru_cell.h2h.bias[16:24]"]
-    assert [line.split(": ")[0] for line in lines] == places

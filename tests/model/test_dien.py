@@ -198,16 +198,17 @@ def test_inputs_past_the_length_are_anything() -> None:
         assert torch.equal(model(inputs), model(other))
 
 
-def test_the_released_codes_gate() -> None:
+@pytest.mark.parametrize("inner", [False, True])
+def test_the_released_codes_gate(inner: bool) -> None:
     """Its own terms: a gate that keeps, scaled by 1 - a (`VecAttGRUCell`); row by row over real steps alone."""
-    model = small_model(fit_schema(made_up_data()), cell="augru_released")
+    model = small_model(fit_schema(made_up_data()), cell="augru_released", inner_bias=inner)
     assert isinstance(model, Dien)
     lengths = [0, 1, 3, 5]
     states, attention = torch.randn(5, 4, 8).double(), torch.rand(5, 4).double()
     with torch.no_grad():
         model.double()
         found = model.evolve(states, attention, torch.tensor(lengths)).numpy()
-        w_input, w_recurrent, bias, _ = (part.numpy() for part in model.evolution.weights())
+        w_input, w_recurrent, bias, bias_candidate = (part.numpy() for part in model.evolution.weights())
     for row, length in enumerate(lengths):
         state = np.zeros(8)
         for t in range(length):
@@ -215,7 +216,7 @@ def test_the_released_codes_gate() -> None:
             keep = 1 - 1 / (1 + np.exp(-x[:8] - h[:8]))
             reset = 1 / (1 + np.exp(-x[8:16] - h[8:16]))
             keep = (1 - attention[t, row].item()) * keep
-            state = keep * state + (1 - keep) * np.tanh(x[16:] + reset * h[16:])
+            state = keep * state + (1 - keep) * np.tanh(x[16:] + reset * (h[16:] + bias_candidate))
         np.testing.assert_allclose(found[row], state, atol=1e-12)
 
 

@@ -11,8 +11,10 @@ from model.layers import Dice, Gru, MaskedScan, Mlp, activation
 LENGTHS = [[3, 2, 0], [0, 0], [0, 3, 1, 4], [1], [4] * 3]
 
 
-def scan(projected: Tensor, scale: Tensor, lengths: Tensor, w_recurrent: Tensor, cell: str) -> Tensor:
-    states: Tensor = MaskedScan.apply(projected, scale, lengths, w_recurrent, cell)  # type: ignore[no-untyped-call]
+def scan(
+    projected: Tensor, scale: Tensor, lengths: Tensor, w_recurrent: Tensor, cell: str, inner: Tensor | None = None
+) -> Tensor:
+    states: Tensor = MaskedScan.apply(projected, scale, lengths, w_recurrent, inner, cell)  # type: ignore[no-untyped-call]
     return states
 
 
@@ -52,6 +54,10 @@ def test_the_written_out_gradient_is_the_derivative(lengths: list[int], cell: st
     projected, scale, of, w_recurrent = example(lengths, 2, cell)
     body = "agru" if cell == "agru" else "augru"
     assert torch.autograd.gradcheck(lambda x, a, w: scan(x, a, of, w, body), (projected, scale, w_recurrent))
+    inner = torch.tensor([0.7, -1.1], dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(
+        lambda x, a, w, b: scan(x, a, of, w, body, b), (projected, scale, w_recurrent, inner)
+    )
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
@@ -74,6 +80,58 @@ def test_the_scan_is_autograd_through_the_plain_loop(
         strict=True,
     ):
         torch.testing.assert_close(one, other, rtol=10 * rtol, atol=10 * atol)
+
+
+@pytest.mark.parametrize("cell", ["augru", "agru"])
+@pytest.mark.parametrize("lengths", LENGTHS)
+def test_the_inner_bias_learns_as_by_autograd(lengths: list[int], cell: str) -> None:
+    """A layer's own forward, with the gradient written out, beside the plain loop."""
+    projected, scale, of, w_recurrent = example(lengths, 5, cell)
+    gru = Gru(15, 5, inner_bias=True).double()
+    inner = gru.bias_candidate
+    assert inner is not None
+    assert not inner.any()
+    with torch.no_grad():
+        gru.w_input.copy_(torch.eye(15))
+        gru.w_recurrent.copy_(w_recurrent)
+        inner.copy_(torch.linspace(-1, 1, 5))
+    got, due = gru(projected, scale, of, cell), plain(gru, projected, scale, gru.w_recurrent, cell)
+    torch.testing.assert_close(got, due, rtol=1e-10, atol=1e-12)
+    with torch.no_grad():
+        torch.testing.assert_close(gru(projected, scale, of, cell), due.detach(), rtol=1e-10, atol=1e-12)
+    pull = torch.sin(torch.arange(got.numel(), dtype=got.dtype)).reshape(got.shape)
+    wanted = inner, gru.w_recurrent, projected
+    found, expected = (torch.autograd.grad(states, wanted, pull) for states in (got, due))
+    for one, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-11)
+    if max(lengths) > 1:  # the first step's too: its product with a state of zeros is 0, and the bias is not
+        assert found[0].abs().min() > 0
+
+
+def test_a_gru_of_torch_is_ours_with_an_inner_bias() -> None:
+    """`nn.GRU` has gates r, z, n, and its z keeps the old state."""
+    torch.manual_seed(0)
+    peer, gru = nn.GRU(3, 4).double(), Gru(3, 4, inner_bias=True).double()
+    inner = gru.bias_candidate
+    assert inner is not None
+    with torch.no_grad():
+        for parameter in peer.parameters():
+            parameter.normal_()
+
+        def ours(rows: Tensor) -> Tensor:
+            r, z, n = rows.chunk(3)
+            return torch.cat([-z, r, n]).t()
+
+        w_input, w_recurrent, bias, bias_hidden = peer.parameters()
+        gru.w_input.copy_(ours(w_input))
+        gru.w_recurrent.copy_(ours(w_recurrent))
+        inner.copy_(bias_hidden[8:])
+        gru.bias.copy_(ours(bias + torch.cat([bias_hidden[:8], torch.zeros(4).double()])))
+        inputs = torch.randn(5, 2, 3, dtype=torch.float64)
+        states = gru(inputs, torch.ones(5, 2).double(), torch.tensor([5, 5]))
+        torch.testing.assert_close(states, peer(inputs)[0], rtol=1e-10, atol=1e-12)
+        inner.zero_()
+        assert (gru(inputs, torch.ones(5, 2).double(), torch.tensor([5, 5])) - states).abs().max() > 0.1
 
 
 def test_rows_may_come_in_any_order() -> None:

@@ -14,6 +14,7 @@ from small_models import small_model
 from test_numpy_reference import TOLERANCES, close, padded
 from test_numpy_reference import schema as numpy_schema
 
+from kernels import CELLS
 from model.artifact import load_artifact, of_model, save_artifact
 from model.artifact_checks import architecture_part, shapes_of
 from model.batches import Batch, Batcher
@@ -33,8 +34,11 @@ SHAPES: list[dict[str, Any]] = [
     *({"model": name} for name in MODELS),
     *({"model": name, "attention": MODELS[name].attention[1]} for name in ATTENDING),
     {"model": "dien", "cell": "aigru", "attention": "unit"},
+    *({"model": "dien", "cell": cell, "inner_bias": True} for cell in CELLS),
+    {"model": "dien", "attention": "unit", "inner_bias": True},
+    {"model": "gru_attention", "inner_bias": True},
 ]
-ALL = pytest.mark.parametrize("shape", SHAPES, ids=lambda shape: "-".join(shape.values()))
+ALL = pytest.mark.parametrize("shape", SHAPES, ids=lambda shape: "-".join(map(str, shape.values())))
 
 
 def network(of: FeatureSchema, dtype: torch.dtype = torch.float64, **shape: Any) -> Network:

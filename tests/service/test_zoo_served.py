@@ -15,9 +15,14 @@ from service_parts import SETTINGS, Service, error_of, event, post
 
 from model import train
 from model.artifact import load_artifact
+from model.batches import Batcher
 from model.cli import main
 from model.config import MODELS
+from model.data import TEST, open_data
 from model.embeddings import Inputs
+from model.evaluate import score_inputs
+from model.scorer import Scorer
+from model.training import predict
 
 ITEMS = [100, 103, 159, 7]  # the last is in no catalogue
 PAST = [101, 105, 103, 100, 110]
@@ -28,25 +33,23 @@ ATTENDING = [name for name, definition in MODELS.items() if "unit" in definition
 def artifacts(data_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """A folder for each model, trained for a few steps."""
     folder = tmp_path_factory.mktemp("zoo")
+    for name in MODELS:
+        train_small(name, data_folder, folder / name)
+    return {name: folder / name for name in MODELS}
+
+
+def train_small(name: str, data: Path, out: Path, *more: str) -> None:
+    """An artifact by the command line."""
     torch.set_num_threads(1)
     small = ["--hidden", "8", "--embedding", "4", "--head", "12,6", "--max-history", "16", "--threads", "1"]
     how = ["--batch-size", "128", "--evaluations", "1", "--initial-deviation", ".5", "--learning-rate", ".01"]
     before = sys.argv
     try:
-        for name in MODELS:
-            where = [
-                "--data",
-                f"canonical:{data_folder}",
-                "--out",
-                str(folder / name),
-                "--run",
-                str(folder / f"{name}.run"),
-            ]
-            sys.argv = ["train", "--model", name, *where, *small, *how, "--auxiliary", "inner"]
-            main(train.run)
+        where = ["--data", f"canonical:{data}", "--out", str(out), "--run", f"{out}.run"]
+        sys.argv = ["train", "--model", name, *where, *small, *how, "--auxiliary", "inner", *more]
+        main(train.run)
     finally:
         sys.argv = before
-    return {name: folder / name for name in MODELS}
 
 
 def of_network(folder: Path) -> list[float]:
@@ -88,6 +91,26 @@ def test_all_are_served_side_by_side(artifacts: dict[str, Path], serving: Any) -
     async def whole() -> None:
         async with serving(settings) as service:
             await scenario(service)
+
+    asyncio.run(whole())
+
+
+def test_an_inner_bias_is_trained_evaluated_and_served(data_folder: Path, tmp_path: Path, serving: Any) -> None:
+    folder = tmp_path / "dien"
+    train_small("dien", data_folder, folder, "--inner-bias")
+    artifact = load_artifact(folder)
+    assert all(artifact.weights[f"{part}.bias_candidate"].all() for part in ("extractor", "evolution"))
+    data = open_data(f"canonical:{data_folder}")
+    of_test = Batcher(data, artifact.schema, TEST)
+    found = np.concatenate(Scorer(artifact, device="cpu").score(score_inputs(data, of_test, np.arange(len(of_test)))))
+    assert found == pytest.approx(predict(artifact.model(), of_test, torch.device("cpu")), abs=1e-5)
+
+    async def whole() -> None:
+        async with serving(replace(SETTINGS, models=f"dien={folder}")) as service:
+            await post(service, "/v1/behaviors", {"events": [event(item, n) for n, item in enumerate(PAST)]})
+            scores = await scored(service, "dien")
+            assert scores == pytest.approx(of_network(folder), abs=1e-5)
+            await explained(service, "dien", scores)
 
     asyncio.run(whole())
 
