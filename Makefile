@@ -100,7 +100,6 @@ check: .venv/full.stamp
 
 # A second build, in a copy of what it tests: the sanitizer's library has to be in the process before Python is, and that
 # of C++ before the first exception. Leaks are not looked for, since Python leaves its own.
-# What avx512vnni has of avx512, and zen4 of avx512vnni, is the same code and is left out.
 sanitize: .venv/full.stamp
 	rm -rf .venv/sanitized/tree
 	mkdir -p .venv/sanitized/tree
@@ -113,8 +112,7 @@ sanitize: .venv/full.stamp
 	cd .venv/sanitized/tree && ASAN_OPTIONS=detect_leaks=0 PYTHONMALLOC=malloc \
 	  LD_PRELOAD="$$($${CXX:-c++} -print-file-name=libasan.so) $$($${CXX:-c++} -print-file-name=libstdc++.so.6)" \
 	  "$(CURDIR)/$(BIN)/python" -m pytest --capture=sys -p no:cacheprovider tests/kernels/test_native*.py \
-	    tests/kernels/test_ops.py tests/kernels/test_kernels_contract.py \
-	    -k "not (avx512vnni and exact) and not (zen4 and fast)"
+	    tests/kernels/test_ops.py tests/kernels/test_kernels_contract.py
 
 train: .venv/full.stamp .venv/native.stamp
 	rm -rf runs/bundled
