@@ -19,7 +19,7 @@ from model import checkpoint
 from model.artifact import ArtifactError, check_target
 from model.artifact_checks import LONGEST_HISTORY, check_name
 from model.config import ConfigError
-from model.data import DataError, DataSet, open_data
+from model.data import BEHAVIORS, DataError, DataSet, open_data
 from model.features import FeatureSchema, fit_schema
 
 Settings = TypeVar("Settings")
@@ -36,6 +36,10 @@ class DataConfig:
     context: tuple[str, ...] | None = field(default=None, metadata={"help": "context fields, by comma; all by default"})
     split_seed: int = field(default=0, metadata={"help": "of the split of users, where the data has none of its own"})
     prefixes: bool = field(default=False, metadata={"help": "train on every prefix of a sequence, not the whole alone"})
+    behaviors: str = field(
+        default="all",
+        metadata={"help": "that count: all, those chosen alone, or all without what was done", "choices": BEHAVIORS},
+    )
 
     def __post_init__(self) -> None:
         if not 1 <= self.max_history <= LONGEST_HISTORY:
@@ -48,7 +52,7 @@ class DataConfig:
 
     def open(self) -> tuple[DataSet, FeatureSchema]:
         """The data set and the schema fitted to its training split."""
-        data = open_data(self.data, split_seed=self.split_seed, prefixes=self.prefixes)
+        data = open_data(self.data, split_seed=self.split_seed, prefixes=self.prefixes, behaviors=self.behaviors)
         schema = fit_schema(
             data, min_count=self.min_count, max_history=self.max_history, user_id=self.user_id, context=self.context
         )

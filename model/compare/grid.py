@@ -14,7 +14,7 @@ from model.data import DataSet
 from model.training import TrainConfig
 
 Value = str | int | float | bool
-SHOWN, SEQUENCES = "shown", "sequences"  # what a study may need of a data set
+SHOWN, SEQUENCES, ACTIONS = "shown", "sequences", "actions"  # what a study may need of a data set
 
 # Of sequences without impressions a user's last item is told from a drawn one, and each seed splits the users anew.
 RECIPES: Mapping[str, tuple[str, ...]] = {
@@ -85,6 +85,16 @@ def _auxiliary_everywhere() -> Iterable[Variant]:
         yield Variant(title, {"model": name}, title)
         with_loss: Mapping[str, Value] = {"model": "dien"} if name == "augru" else {"model": name, "auxiliary": "net"}
         yield Variant(f"{title}, auxiliary loss", with_loss, title)
+
+
+def _behaviors() -> Iterable[Variant]:
+    kinds = ("all", "exposures with actions"), ("chosen", "chosen alone"), ("without_actions", "exposures, no actions")
+    for kind, title in kinds:
+        for name in ("base", "din", "augru", "dien"):
+            options: dict[str, Value] = {"model": name}
+            if kind != "all":
+                options["behaviors"] = kind
+            yield Variant(f"{MODELS[name].title}, {title}", options, f"{MODELS['base'].title}, {title}")
 
 
 def _distillation() -> Iterable[Variant]:
@@ -164,6 +174,12 @@ STUDIES: Mapping[str, Study] = {
             axis="max_history",
         ),
         Study(
+            "behaviors",
+            "What the history tells: exposures with what was done, what was chosen alone, exposures without actions",
+            tuple(_behaviors()),
+            needs=ACTIONS,
+        ),
+        Study(
             "activation",
             "The activation of DIEN's head",
             (Variant("Dice"), Variant("PReLU", {"activation": "prelu"})),
@@ -224,7 +240,8 @@ def _check(what: str, names: Sequence[str], known: Iterable[str]) -> None:
 
 def _fits(study: Study, data: DataSet) -> bool:
     given = data.shown_action is not None or data.behaviors.negatives is not None
-    return study.needs is None or (data.sampled_negatives if study.needs == SEQUENCES else given)
+    fits = {SHOWN: given, SEQUENCES: data.sampled_negatives, ACTIONS: data.shown_action is not None}
+    return study.needs is None or fits[study.needs]
 
 
 def _of_models(study: Study, models: Sequence[str]) -> Study:
