@@ -121,11 +121,11 @@ sanitize: .venv/full.stamp
 
 docs: .venv/docs.stamp
 	$(BIN)/python docs/pictures
-	$(BIN)/python -m mkdocs build --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet
 	@echo "the site is in runs/site; make docs-serve shows it"
 
 docs-serve: .venv/docs.stamp
-	$(BIN)/python -m mkdocs serve --dev-addr 127.0.0.1:$(PORT)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs serve --dev-addr 127.0.0.1:$(PORT)
 
 train: .venv/full.stamp .venv/native.stamp
 	rm -rf runs/bundled

@@ -10,8 +10,8 @@ Schema = dict[str, Any]
 LIMITS = {
     "minimum": "at least {}",
     "maximum": "at most {}",
-    "minLength": "{} characters or more",
-    "maxLength": "at most {} characters",
+    "minLength": "length at least {}",
+    "maxLength": "length at most {}",
     "minItems": "at least {} of them",
     "maxItems": "at most {} of them",
     "maxProperties": "at most {} of them",
