@@ -121,7 +121,7 @@ sanitize: .venv/full.stamp
 
 docs: .venv/docs.stamp
 	$(BIN)/python docs/pictures
-	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build
 	@echo "the site is in runs/site; make docs-serve shows it"
 
 docs-serve: .venv/docs.stamp
