@@ -12,8 +12,8 @@ from typing import Generic
 from urllib.parse import quote, urlsplit
 
 from service.client.answers import Result, read_error
-from service.client.errors import AugurError, DeadlineExceededError, by_status
-from service.client.requests import Call
+from service.client.errors import AugurError, DeadlineExceededError, InvalidInputError, by_status
+from service.client.requests import Body, Call
 
 # The wait before the first further try is up to this, before each one after it up to twice as long.
 FIRST_PAUSE_SECONDS = 0.05
@@ -101,8 +101,7 @@ class Exchange(Generic[Result]):
         self._tries += 1
         headers, content = self._headers(), b""
         if self._call.body is not None:
-            # Text that UTF-8 cannot carry goes as escapes, for the server to refuse by its rule.
-            content = json.dumps(self._call.body(max(1, int(left * 1000))), separators=(",", ":")).encode()
+            content = _as_json(self._call.body(max(1, int(left * 1000))))
             headers["content-type"] = "application/json"
             if self._settings.compress and len(content) >= COMPRESSED_FROM_BYTES:
                 content = gzip.compress(content, compresslevel=1)
@@ -151,6 +150,14 @@ def backoff(tries: int, retry_after: float | None, chance: float) -> float:
     """
     longest = min(LONGEST_PAUSE_SECONDS, FIRST_PAUSE_SECONDS * 2.0 ** min(tries - 1, 16))
     return (retry_after or 0.0) + chance * longest
+
+
+def _as_json(body: Body) -> bytes:
+    """ASCII: text that UTF-8 cannot carry goes as escapes, for the server to refuse by its rule."""
+    try:
+        return json.dumps(body, separators=(",", ":")).encode()
+    except TypeError as error:
+        raise InvalidInputError(f"the request cannot be written as JSON: {error}") from None
 
 
 def _seconds(retry_after: str | None) -> float | None:

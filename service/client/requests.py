@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from operator import index
-from typing import Any, Generic, SupportsIndex, TypedDict
+from typing import Any, Generic, SupportsIndex, TypedDict, cast
 from urllib.parse import quote
 
 from service.client import answers
@@ -59,17 +59,18 @@ class ScoreRequest:
         """As JSON has it, without what was not stated.
 
         Raises:
-            InvalidInputError: ids that are no whole numbers.
+            InvalidInputError: an id that is no text, or of an item no whole number.
         """
-        stated: Body = {"user_id": self.user_id, "item_ids": _ids("item_ids", self.item_ids)}
-        if self.history is not None:
-            stated["history"] = _ids("history", self.history)
-        if self.history_actions is not None:
-            stated["history_actions"] = list(self.history_actions)
-        if self.context:
-            stated["context"] = dict(self.context)
-        rest = {"top_k": self.top_k, "model": self.model}
-        return stated | {name: value for name, value in rest.items() if value is not None}
+        stated: Body = {
+            "user_id": _text("user_id", self.user_id),
+            "item_ids": _ids("item_ids", self.item_ids),
+            "context": {name: _whole(f"context.{name}", value) for name, value in self.context.items()} or None,
+            "history": None if self.history is None else _ids("history", self.history),
+            "history_actions": None if self.history_actions is None else list(self.history_actions),
+            "top_k": None if self.top_k is None else _whole("top_k", self.top_k),
+            "model": self.model,
+        }
+        return _stated(stated)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,10 +78,16 @@ class Event:
     """Something a user did with an item."""
 
     user_id: str
-    item_id: int
-    timestamp_ms: int  # since 1970
+    item_id: SupportsIndex
+    timestamp_ms: SupportsIndex  # since 1970
     action: str | None = None  # one of the model's
     event_id: str | None = None  # makes two events one
+
+    def body(self, place: str) -> Body:
+        """As `ScoreRequest.body`; errors name the field at this place."""
+        item_id, timestamp_ms = (_whole(f"{place}.{name}", getattr(self, name)) for name in ("item_id", "timestamp_ms"))
+        stated = {"user_id": _text(f"{place}.user_id", self.user_id), "item_id": item_id, "timestamp_ms": timestamp_ms}
+        return _stated(stated | {"action": self.action, "event_id": self.event_id})
 
 
 def score(asked: ScoreRequest) -> Call[answers.Scores]:
@@ -111,8 +118,8 @@ def explain(asked: ScoreRequest) -> Call[answers.Explanation]:
 def append(asked: Iterable[Event]) -> Call[answers.Appended]:
     """`POST /v1/behaviors`: to be repeated where every event has an id, so that it is the caller's word that it may."""
     events = list(asked)
+    bodies = [event.body(f"events[{place}]") for place, event in enumerate(events)]
     users = {event.user_id for event in events}
-    bodies = [{name: value for name, value in asdict(event).items() if value is not None} for event in events]
     return Call(
         "POST",
         "/v1/behaviors",
@@ -146,18 +153,33 @@ def ready() -> Call[Any]:
 
 def _of_user(user_id: str) -> str:
     try:
-        return f"/v1/users/{quote(user_id, safe='')}/behaviors"
+        return f"/v1/users/{quote(_text('user_id', user_id), safe='')}/behaviors"
     except UnicodeEncodeError:
         raise InvalidInputError(f"user_id={user_id!r}: text that UTF-8 can carry", field="user_id") from None
 
 
+def _stated(body: Body) -> Body:
+    return {name: value for name, value in body.items() if value is not None}
+
+
+def _text(place: str, value: object) -> str:
+    if not isinstance(value, str):
+        raise InvalidInputError(f"{place}={value!r}: text", field=place)
+    return value
+
+
+def _whole(place: str, value: SupportsIndex) -> int:
+    """Python's own integer, whatever array it came from."""
+    try:
+        if not isinstance(value, bool):
+            return index(value)
+    except TypeError:
+        pass
+    raise InvalidInputError(f"{place}={value!r}: a whole number", field=place)
+
+
 def _ids(name: str, values: Iterable[SupportsIndex]) -> list[int]:
-    """Ids as Python's own integers, whatever array they came in."""
-    found: list[int] = []
-    for value in values:
-        try:
-            found.append(index(value))
-        except TypeError:
-            place = f"{name}[{len(found)}]"
-            raise InvalidInputError(f"{place}={value!r}: a whole number", field=place) from None
-    return found
+    found = list(values)
+    if set(map(type, found)) <= {int}:  # as nearly always
+        return cast(list[int], found)
+    return [_whole(f"{name}[{place}]", value) for place, value in enumerate(found)]
