@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import random
+import re
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ FIRST_PAUSE_SECONDS = 0.05
 LONGEST_PAUSE_SECONDS = 1.0
 # Smaller bodies fit a packet as they are.
 COMPRESSED_FROM_BYTES = 1024
+INVISIBLE = re.compile(r"[^!-~]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,9 +60,13 @@ class Settings:
 
     def __post_init__(self) -> None:
         parts = urlsplit(self.url)
-        parts.port  # noqa: B018
-        if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment:
-            raise ValueError(f"url={self.url!r}: http:// or https://, a host, and at most a port and a path")
+        if "@" in parts.netloc:
+            raise ValueError("url: no user and no password; a key goes into api_key")
+        parts.port  # noqa: B018, raises ValueError
+        known = parts.scheme in ("http", "https") and parts.hostname and not INVISIBLE.search(self.url)
+        if not known or parts.query or parts.fragment:
+            rule = "http:// or https://, a host, and at most a port and a path, in visible ASCII"
+            raise ValueError(f"url={self.url!r}: {rule}")
         if self.api_key is not None and not (self.api_key.isascii() and self.api_key.isprintable() and self.api_key):
             raise ValueError("api_key: printable ASCII characters")
         if self.retries < 0:

@@ -132,7 +132,7 @@ def append(asked: Iterable[Event]) -> Call[answers.Appended]:
 
 def behaviors(user_id: str, limit: int | None) -> Call[answers.Behaviors]:
     """`GET /v1/users/{user_id}/behaviors`."""
-    query = "" if limit is None else f"?limit={limit}"
+    query = "" if limit is None else f"?limit={_whole('limit', limit)}"
     return Call("GET", _of_user(user_id) + query, answers.read_behaviors, user_id=user_id)
 
 

@@ -46,8 +46,8 @@ class Address:
 
     def __init__(self, url: str) -> None:
         parts = urlsplit(url)
-        self._place = parts.scheme.encode(), (parts.hostname or "").encode("idna"), parts.port
-        self._host = parts.netloc.rpartition("@")[2]
+        self._place = parts.scheme.encode(), (parts.hostname or "").encode(), parts.port
+        self._host = parts.netloc
 
     def of(self, request: Request) -> tuple[httpcore.URL, list[tuple[str, str]]]:
         """The address of a request, and its headers."""

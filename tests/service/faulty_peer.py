@@ -104,14 +104,13 @@ def refuse(status: int, content: bytes, **headers: str) -> Fault:
 
 
 def drip(handler: Handler, seen: Seen) -> None:
-    """An answer of which a byte comes often enough that nobody would call the connection idle."""
+    """An answer of which a byte comes often enough that nobody would call the connection idle; cut after 5 s."""
     handler.wfile.write(b"HTTP/1.1 200 OK\r\ncontent-length: 1000\r\nx-slow: ")
-    while not handler.server.stopped.wait(0.05):
-        try:
-            handler.wfile.write(b".")
-        except OSError:
+    for _ in range(100):
+        if handler.server.stopped.wait(0.05):
             break
-    handler.close_connection = True
+        handler.wfile.write(b".")
+    cut(handler, seen)
 
 
 class Peer(ThreadingHTTPServer):

@@ -22,7 +22,6 @@ from process_parts import running
 
 from service import client as augur
 from service import keys
-from service.client import exchange
 
 KEY, HASH = keys.make()
 USER, ITEMS = "712", [5239, 6831, 2555, 1527]
@@ -161,6 +160,8 @@ def test_what_cannot_be_sent_is_refused_with_its_place(open_client: Opened, peer
             client.score(USER, ITEMS, model={1})
         with pytest.raises(augur.InvalidInputError, match=r"^user_id='.ud800': text that UTF-8 can carry$"):
             client.behaviors("\ud800")
+        with pytest.raises(augur.InvalidInputError, match=r"^limit='all': a whole number$"):
+            client.behaviors(USER, limit="all")
         assert not peer.seen
         # Other rules are the server's.
         with pytest.raises(augur.InvalidInputError, match="surrogate"):
@@ -239,14 +240,15 @@ def test_events_are_sent_again_only_where_that_is_the_callers_word(open_client: 
 
 def test_an_answer_that_never_ends_ends_at_the_deadline(open_client: Opened, peer: Peer) -> None:
     with open_client() as client:
+        assert client.ready()
         peer.fail(drip, drip)
         with pytest.raises(augur.DeadlineExceededError, match=r"^no answer in time$") as raised:
-            client.score(USER, ITEMS, timeout=0.3)
+            client.score(USER, ITEMS, timeout=0.5)
         error = raised.value
         assert (error.status, error.code, error.may_have_acted) == (None, "deadline_exceeded", True)
-        assert not client.ready(timeout=0.3)
-        assert len(peer.seen) == 2
-        assert client.ready()
+        assert not client.ready(timeout=0.5)
+        # What it gave up is in nobody's way.
+        assert client.models().models
 
 
 def test_strangers_between_are_told_from_the_server(open_client: Opened, peer: Peer) -> None:
@@ -268,7 +270,7 @@ def test_nobody_listens(open_client: Opened) -> None:
         with pytest.raises(augur.UnreachableError, match=r"^http://127.0.0.1:1: no connection \(") as raised:
             client.append(events)
         assert not raised.value.may_have_acted
-    with open_client(url="http://no.such.host.invalid") as client, pytest.raises(augur.UnreachableError):
+    with open_client(url="http://no.such.host.invalid", retries=0) as client, pytest.raises(augur.UnreachableError):
         client.models()
 
 
@@ -306,33 +308,6 @@ def test_one_client_serves_many_at_once(peer: Peer) -> None:
     ):
         assert list(threads.map(lambda item: client.score(USER, [item]), ITEMS * 5)) == found
     assert peer.connections <= before + 2 + 8
-
-
-@pytest.mark.parametrize(
-    ("options", "says"),
-    [
-        ({"url": "127.0.0.1:8000"}, "url='127.0.0.1:8000': http://"),
-        ({"url": "http://h/?q=1"}, "url="),
-        ({"url": "http://h:port"}, "Port"),
-        ({"timeout": 0}, "timeout=0: seconds, more than 0"),
-        ({"timeout": float("nan")}, "timeout=nan"),
-        ({"retries": -1}, "retries=-1: 0 or more"),
-        ({"connections": 0}, "connections=0: 1 or more"),
-        ({"api_key": "one\r\ntwo"}, "^api_key: printable ASCII characters$"),
-    ],
-)
-def test_settings_are_checked(options: dict[str, Any], says: str) -> None:
-    for kind in (augur.AugurClient, augur.AsyncAugurClient):
-        with pytest.raises(ValueError, match=says):
-            kind(**options)
-
-
-@given(tries=st.integers(1, 10_000), retry_after=st.none() | st.floats(0, 100), chance=st.floats(0, 1))
-def test_a_pause_is_what_was_asked_for_and_a_bounded_bit(tries: int, retry_after: float | None, chance: float) -> None:
-    asked = retry_after or 0.0
-    pause = exchange.backoff(tries, retry_after, chance)
-    assert asked <= pause <= asked + min(1.0, 0.05 * 2.0 ** min(tries - 1, 10)) + 1e-9
-    assert exchange.backoff(tries, retry_after, 0.0) == asked
 
 
 def test_the_peer_is_honest(peer: Peer, url: str) -> None:

@@ -1,4 +1,4 @@
-"""What the client knows of the wire, held to the server's own document; nothing else of the server is in it."""
+"""The client without a server: what it knows of the wire, held to the server's own document; its rules; its imports."""
 
 from __future__ import annotations
 
@@ -9,12 +9,14 @@ import types
 from typing import Any, SupportsIndex, Union, get_args, get_origin, get_type_hints
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from process_parts import ROOT
 from service_parts import TwinScorer, memory
 
 from service import client as augur
 from service.app import create_app
-from service.client import answers, requests
+from service.client import answers, exchange, requests
 from service.client.errors import by_status
 from service.settings import Settings
 
@@ -138,3 +140,32 @@ def test_the_client_brings_nothing_of_the_server() -> None:
     top = {each.partition(".")[0] for each in loaded} - sys.stdlib_module_names
     brought = {"anyio", "certifi", "h11", "httpcore", "idna", "msgspec", "service", "sniffio", "typing_extensions"}
     assert {each for each in top if not each.startswith("_")} <= brought
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"url": "127.0.0.1:8000"}, "url='127.0.0.1:8000': http://"),
+        ({"url": "http://h/?q=1"}, "url="),
+        ({"url": "http://me:secret@h"}, "^url: no user and no password; a key goes into api_key$"),
+        ({"url": "http://h/a b"}, "visible ASCII"),
+        ({"url": "http://h:port"}, "Port"),
+        ({"timeout": 0}, "timeout=0: seconds, more than 0"),
+        ({"timeout": float("nan")}, "timeout=nan"),
+        ({"retries": -1}, "retries=-1: 0 or more"),
+        ({"connections": 0}, "connections=0: 1 or more"),
+        ({"api_key": "one\r\ntwo"}, "^api_key: printable ASCII characters$"),
+    ],
+)
+def test_settings_are_checked(options: dict[str, Any], says: str) -> None:
+    for kind in (augur.AugurClient, augur.AsyncAugurClient):
+        with pytest.raises(ValueError, match=says):
+            kind(**options)
+
+
+@given(tries=st.integers(1, 10_000), retry_after=st.none() | st.floats(0, 100), chance=st.floats(0, 1))
+def test_a_pause_is_what_was_asked_for_and_a_bounded_bit(tries: int, retry_after: float | None, chance: float) -> None:
+    asked = retry_after or 0.0
+    pause = exchange.backoff(tries, retry_after, chance)
+    assert asked <= pause <= asked + min(1.0, 0.05 * 2.0 ** min(tries - 1, 10)) + 1e-9
+    assert exchange.backoff(tries, retry_after, 0.0) == asked
