@@ -5,6 +5,9 @@ shorter all alike. A request leaves when it is due, also when the one before has
 close together as the user's pages did, which is what a server may join. After every tenth page the server is told of
 something watched, which it will keep.
 
+It speaks HTTP by locust's own user and not by `service.client`: that one's further tries would hide what was refused,
+and its own work would be in the latency.
+
 The number of readers ramps up, stays, and for a while is several times as large. What the run has to keep decides the
 exit status.
 """

@@ -13,7 +13,7 @@ import torch
 from model.config import ConfigError
 
 FILE = "checkpoint.pt"
-KEYS = {"settings", "step", "seconds", "objective", "optimizer", "history", "best"}
+KEYS = {"settings", "step", "seconds", "cpu_seconds", "objective", "optimizer", "history", "best"}
 
 
 def write_checkpoint(folder: Path, state: Mapping[str, Any]) -> None:

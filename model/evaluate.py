@@ -1,8 +1,8 @@
 """Judge an artifact on a data set: `python -m model.evaluate --artifact DIR --data ADAPTER:PATH --out DIR`.
 
-Writes metrics.json (with bootstrap intervals), reliability.png, and of a model with attention interest_evolution.png:
-the attention over one user's history for several candidates. Also says how far the served scorer is from the network on
-real impressions.
+Writes metrics.json (with bootstrap intervals, of all and by slice: histories, context, users and items that the model
+never saw, days), reliability.png, slices.png, and of a model with attention interest_evolution.png: the attention over
+one user's history for several candidates. Also says how far the served scorer is from the network on real impressions.
 """
 
 from __future__ import annotations
@@ -21,8 +21,9 @@ from model.cli import CommandLine, add_device, check_writable, device_of, main
 from model.config import ConfigError
 from model.data import SPLITS, TRAIN, DataSet, open_data
 from model.metrics import bootstrap, measure
-from model.plots import plot_interest_evolution, plot_reliability
+from model.plots import plot_interest_evolution, plot_reliability, plot_slices
 from model.scorer import ScoreInput, Scorer
+from model.slices import lines_of, measure_slices
 from model.training import predict
 
 BUNDLED = Path("model/artifacts/kuairand")
@@ -113,8 +114,11 @@ def judge(artifact: Artifact, data: DataSet, batcher: Batcher, scorer: Scorer, d
         "scores": scores,
         "metrics": measure(shown.user_ids, shown.clicks, scores),
         "intervals": bootstrap(shown.user_ids, shown.clicks, scores, draws=draws),
+        "click_rate": float(shown.clicks.mean()),
+        "mean_prediction": float(scores.mean(dtype=np.float64)),
         "unknown_items": unknown,
         "scorer_largest_difference": float(np.abs(served - scores[rows]).max()),
+        "slices": measure_slices(batcher, scores, draws=draws),
     }
 
 
@@ -146,6 +150,9 @@ def run() -> None:
     strict_json.write(args.out / "metrics.json", results)
     plot_reliability(batcher.impressions.clicks, scores, args.out / "reliability.png")
     written = ["metrics.json", "reliability.png"]
+    if results["slices"]:
+        plot_slices(results["slices"], results["metrics"], args.out / "slices.png")
+        written.append("slices.png")
     if scorer.attends:
         plot_interest_evolution(scorer, one, args.out / "interest_evolution.png")
         written.append("interest_evolution.png")
@@ -160,6 +167,8 @@ def _say(results: dict[str, Any]) -> None:
         print(f"{name:18} {value:.4f}  95 % interval {low:.4f} to {high:.4f}")
     print(f"{results['unknown_items']:.1%} of the impressions are of items that the model does not know")
     print(f"scorer and network differ by at most {results['scorer_largest_difference']:.1e}")
+    for line in lines_of(results["slices"]):
+        print(line)
 
 
 if __name__ == "__main__":

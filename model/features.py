@@ -100,7 +100,8 @@ def fit_schema(
 ) -> FeatureSchema:
     """The schema of a data set, counted over its training impressions and the behaviours these can see, nothing later.
 
-    `context` picks context fields (all by default). Raises DataError for a field the data does not have.
+    `context` picks context fields (all by default). Raises DataError for a field the data does not have, and for two
+    fields of one name.
     """
     train = data.split(TRAIN)
     names = tuple(data.impressions.context) if context is None else tuple(context)
@@ -108,6 +109,7 @@ def fit_schema(
         if name not in data.impressions.context:
             have = ", ".join(data.impressions.context) or "none"
             raise DataError(f"context field {name!r}: {data.name} has {have}")
+    _told_apart(data, [*names, *(["user_id"] if user_id else [])])
     seen = np.concatenate([train.item_ids, data.behaviors.item_ids[seen_in_training(data)]])
     known = seen[np.isin(seen, data.items.item_ids)]
     place = np.searchsorted(data.items.item_ids, known)
@@ -130,6 +132,13 @@ def fit_schema(
         default_action=data.default_action,
         max_history=max_history,
     )
+
+
+def _told_apart(data: DataSet, others: Sequence[str]) -> None:
+    """Raise DataError where an item field has the name of another one: vocabularies are by name."""
+    for name in ("item_id", *data.items.fields):
+        if name in others:
+            raise DataError(f"field {name!r}: {data.name} has one of items and one of users or context; rename one")
 
 
 def seen_in_training(data: DataSet) -> npt.NDArray[np.bool_]:

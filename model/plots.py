@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import matplotlib as mpl
 import numpy as np
@@ -41,6 +43,34 @@ def plot_reliability(clicks: npt.ArrayLike, scores: npt.ArrayLike, file: Path) -
     below.yaxis.set_major_locator(MaxNLocator(3, integer=True))
     for axes in (above, below):
         axes.spines[["top", "right"]].set_visible(False)
+    _save(figure, file)
+
+
+def plot_slices(slices: Sequence[Mapping[str, Any]], whole: Mapping[str, float], file: Path) -> None:
+    """AUC of every slice with its interval against that of the `whole`; beside it what was foretold and what came."""
+    figure, (left, right) = plt.subplots(
+        1, 2, figsize=(9, 1.8 + 0.19 * len(slices)), sharey=True, width_ratios=(3, 2), layout="constrained"
+    )
+    for place, one in enumerate(slices):
+        right.plot([one["click_rate"], one["mean_prediction"]], [place, place], color=FAINT, linewidth=2, zorder=0)
+        if "metrics" in one:
+            left.plot(one["intervals"]["auc"], [place, place], color=ACCENT, linewidth=1.5)
+            left.plot([one["metrics"]["auc"]], [place], "D", color=ACCENT, markersize=4)
+        if place and one["by"] != slices[place - 1]["by"]:
+            for axes in (left, right):
+                axes.axhline(place - 0.5, color=FAINT, linewidth=0.8)
+    places = range(len(slices))
+    right.plot([one["click_rate"] for one in slices], places, "o", color=INK, markersize=4, label="click rate")
+    foretold = [one["mean_prediction"] for one in slices]
+    right.plot(foretold, places, "o", color=ACCENT, markersize=4, label="mean prediction")
+    left.axvline(whole["auc"], color=FAINT, linewidth=1.5, zorder=0)
+    left.set_yticks(places, [f"{one['by']}: {one['slice']}   {one['impressions']:,}" for one in slices], fontsize=7.5)
+    left.set_ylim(len(slices) - 0.5, -0.5)
+    left.set_xlabel("AUC with 95 % interval (line: of all)")
+    right.set_xlabel("click probability")
+    for axes in (left, right):
+        axes.spines[["top", "right"]].set_visible(False)
+    figure.legend(frameon=False, ncols=2, loc="outside upper right", fontsize=8)
     _save(figure, file)
 
 

@@ -126,7 +126,7 @@ class Trainer:
         self.per_epoch = train.steps(config.batch_size)
         self.total = self.per_epoch * config.epochs
         self.every = -(-self.per_epoch // config.evaluations)
-        self.step, self.seconds = 0, 0.0
+        self.step, self.seconds, self.cpu_seconds = 0, 0.0, 0.0
         self.history: list[dict[str, float]] = []
         self.best: dict[str, Any] = {"auc": float("-inf"), "step": 0, "weights": {}}
         self.stale = False
@@ -145,14 +145,17 @@ class Trainer:
     def run(self) -> Mapping[str, Any]:
         """Train to the end or until dev AUC stops rising; returns the facts of the run.
 
+        Its `seconds` are by the clock, its `cpu_seconds` those of this process on all cores, which what runs beside it
+        changes little; both without reading data and without the metrics at the end.
         Raises KeyboardInterrupt, with a checkpoint saved, where a signal asked to stop.
         """
         module = DistributedDataParallel(self.objective) if self.workers.count > 1 else self.objective
         with stop_signals() as stopping, self._shown() as shown, self._writer() as writer:
             began, saved = time.monotonic() - self.seconds, time.monotonic()
+            cpu_began = time.process_time() - self.cpu_seconds
             for batch in self._batches():
                 losses, stop = self._train_step(module, batch, stopping())
-                self.seconds = time.monotonic() - began
+                self.seconds, self.cpu_seconds = time.monotonic() - began, time.process_time() - cpu_began
                 if writer and self.step % 20 == 0:
                     _write(writer, "train", losses, self.step)
                 if self.step % self.every == 0 or self.step == self.total:
@@ -168,7 +171,8 @@ class Trainer:
         self.save()
         if self.workers.first:
             self.objective.load_state_dict(self.best["weights"])
-        return {"steps": self.step, "best_step": self.best["step"], "seconds": round(self.seconds, 1)}
+        took = {"seconds": round(self.seconds, 1), "cpu_seconds": round(self.cpu_seconds, 1)}
+        return {"steps": self.step, "best_step": self.best["step"], **took}
 
     def _shown(self) -> tqdm[Any]:
         return tqdm(total=self.total, initial=self.step, unit="step", disable=not self.workers.first, smoothing=0.05)
@@ -253,6 +257,7 @@ class Trainer:
                 "settings": self.settings,
                 "step": self.step,
                 "seconds": self.seconds,
+                "cpu_seconds": self.cpu_seconds,
                 "objective": self.objective.state_dict(),
                 "optimizer": [optimizer.state_dict() for optimizer in self.optimizers],
                 "history": self.history,
@@ -266,7 +271,7 @@ class Trainer:
         self.objective.load_state_dict(state["objective"])
         for optimizer, kept in zip(self.optimizers, state["optimizer"], strict=True):
             optimizer.load_state_dict(kept)
-        self.step, self.seconds = state["step"], state["seconds"]
+        self.step, self.seconds, self.cpu_seconds = state["step"], state["seconds"], state["cpu_seconds"]
         self.history, self.best = state["history"], state["best"]
         self.stale = self._is_stale()
 

@@ -5,7 +5,8 @@ measures what serving each costs and writes results.json, table.md and pictures.
 goes on: finished cells of the grid are kept, one under way resumes from its checkpoint.
 Options after `--` go to every training, over the recipe of the data set.
 
-`python -m model.compare --report RESULTS.json ... --out DIR` makes table and pictures of results that are there.
+`python -m model.compare --report RESULTS.json ... --out DIR` makes table and pictures of results that are there; with
+`--page FILE` it fills in the marked blocks of that page instead, and DIR gets the pictures that they show.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from typing import Any
 from model import strict_json
 from model.cli import CommandLine, check_writable, main
 from model.compare import estimates
+from model.compare.blocks import Blocks
 from model.compare.cells import Cell, cells_of
 from model.compare.grid import STUDIES, Study, chosen_studies, recipe_of
 from model.compare.pictures import draw_all
@@ -30,6 +32,7 @@ from model.compare.tables import page
 from model.compare.tables import said as in_short
 from model.config import MODELS, ConfigError
 from model.data import open_data
+from model.pages import fill
 
 
 def parser() -> argparse.ArgumentParser:
@@ -44,6 +47,9 @@ def parser() -> argparse.ArgumentParser:
     option("--out", type=Path, metavar="DIR", help="folder of the results, and of the cells under way")
     option("--list", action="store_true", help="show the grid, what is finished and an estimate, and end")
     option("--report", type=Path, nargs="+", metavar="FILE", help="results.json of comparisons: train nothing")
+    option(
+        "--page", type=Path, metavar="FILE", help="a page whose marked blocks --report fills in (docs/models.md is one)"
+    )
     option("words", nargs="*", metavar="-- OPTIONS", help="of model.train, for every training")
     return line
 
@@ -56,9 +62,17 @@ def run(arguments: Sequence[str] | None = None) -> None:
             raise ConfigError(f"{name}={getattr(args, name)}: at least {least}")
     if args.out is None and not args.list:
         raise ConfigError("out: needed, a folder for the results; --help lists the options")
+    if args.page and not args.report:
+        raise ConfigError("page: filled in from results; --report names them")
     if args.report:
+        found = [read_results(file) for file in args.report]
+        check_labels(found)
         check_writable(args.out)
-        report([read_results(file) for file in args.report], args.out)
+        if args.page:
+            fill(args.page, blocks := Blocks(found, args.page.parent, args.out))
+            print(f"{args.page}: filled in, with {len(blocks.shown)} pictures in {args.out}")
+        else:
+            report(found, args.out)
         return
     compare(args, ["python", "-m", "model.compare", *(sys.argv[1:] if arguments is None else arguments)])
 
@@ -134,11 +148,16 @@ def show(
     )
 
 
+def check_labels(comparisons: Sequence[Comparison]) -> None:
+    """Raise ConfigError for two comparisons of one name."""
+    labels = [one.label for one in comparisons]
+    for label in labels:
+        if labels.count(label) > 1:
+            raise ConfigError(f"report: two results called {label!r}; rename one of the files")
+
+
 def report(comparisons: Sequence[Comparison], out: Path) -> None:
     """Table and pictures of results."""
-    labels = [one.label for one in comparisons]
-    if len(set(labels)) < len(labels):
-        raise ConfigError(f"report: two results of one data set, {sorted(labels)}; their pictures would have one name")
     pictures: dict[str, list[str]] = {}
     for one in comparisons:
         pictures |= draw_all(one, out)

@@ -98,7 +98,10 @@ class Cell:
             "seed": self.seed,
             "parameters": artifact.parameters,
             "metrics": metrics,
-            "training": {**run, "curve": _read(self.folder / RUN / "metrics.json")["dev"]},
+            "training": {
+                **run,
+                "curve": [_rounded(point) for point in _read(self.folder / RUN / "metrics.json")["dev"]],
+            },
             **facts,
         }
         strict_json.write(self.folder / RESULT, result)
@@ -141,6 +144,10 @@ def cells_of(
 
 def _metrics_of(found: Mapping[str, Any]) -> dict[str, float]:
     return {name: found[name] for name in METRICS}
+
+
+def _rounded(point: Mapping[str, float]) -> dict[str, float]:
+    return {name: round(value, 5) for name, value in point.items()}
 
 
 def _read(file: Path) -> dict[str, Any]:

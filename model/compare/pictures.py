@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -27,19 +28,29 @@ def draw_all(one: Comparison, folder: Path) -> dict[str, list[str]]:
     """All pictures of a comparison; their files by `label/study`."""
     files: dict[str, list[str]] = {}
     for study in one.studies:
-        rows = one.rows(study)
-        if not rows:
-            continue
-        drawn = {"auc": draw_auc(rows, study), "curves": draw_curves(rows, study)}
-        if any(row.micros for row in rows):
-            drawn["cost"] = draw_cost(rows, study)
-        if study["axis"] and len(rows) > 1:
-            drawn["effect"] = draw_effect(rows, study)
-        for name, figure in drawn.items():
-            file = f"{one.label}-{study['name']}-{name}.png"
-            figure.savefig(folder / file, dpi=100)
+        for kind, figure in figures_of(one, study).items():
+            file = picture_name(one, study, kind)
+            figure().savefig(folder / file, dpi=100)
             files.setdefault(f"{one.label}/{study['name']}", []).append(file)
     return files
+
+
+def picture_name(one: Comparison, study: Mapping[str, Any], kind: str) -> str:
+    """The file of a picture."""
+    return f"{one.label}-{study['name']}-{kind}.png"
+
+
+def figures_of(one: Comparison, study: Mapping[str, Any]) -> dict[str, Callable[[], Figure]]:
+    """What can be drawn of a study, by kind; nothing where no variant has been trained."""
+    rows = one.rows(study)
+    if not rows:
+        return {}
+    kinds = {"auc": draw_auc, "curves": draw_curves}
+    if any(row.micros or row.cpu_seconds for row in rows):
+        kinds["cost"] = draw_cost
+    if study["axis"] and len(rows) > 1:
+        kinds["effect"] = draw_effect
+    return {kind: partial(draw, rows, study) for kind, draw in kinds.items()}
 
 
 def _figure(width: float, height: float, columns: int = 1) -> tuple[Figure, list[Axes]]:
@@ -92,33 +103,50 @@ def _interval(axes: Axes, found: Estimate | None, place: float) -> None:
     axes.plot([found.mean], [place], "D", color=ACCENT, markersize=6)
 
 
+class Cost(NamedTuple):
+    """One thing that rows cost."""
+
+    label: str
+    values: list[float | None]  # of each row
+    text: str
+
+
 def draw_cost(rows: Sequence[Row], study: Mapping[str, Any]) -> Figure:
-    """Quality against what serving a candidate costs."""
-    figure, (axes,) = _figure(9, max(4.5, 1.5 + 0.25 * len(rows)))
+    """Quality against what serving a candidate costs, and, where it was measured, against what training costs."""
+    costs = [
+        Cost(
+            "µs per candidate, one thread (median)",
+            [row.micros["median"] if row.micros else None for row in rows],
+            "{:.2f} µs",
+        ),
+        Cost("CPU seconds of training (mean)", [row.cpu_seconds for row in rows], "{:.0f} s"),
+    ]
+    costs = [cost for cost in costs if any(cost.values)]
+    figure, panels = _figure(5 + 4 * len(costs), max(4.5, 1.5 + 0.25 * len(rows)), len(costs))
     for number, row in enumerate(rows):
-        found, micros = row.of("auc"), row.micros
-        if found is None or micros is None:
-            continue
-        about = 0.0 if math.isnan(found.low) else found.mean - found.low
-        axes.errorbar(
-            micros["median"],
-            found.mean,
-            yerr=about or None,
-            label=f"{row.name}: {micros['median']:.2f} µs",
-            linestyle="none",
-            elinewidth=1,
-            markersize=8,
-            **_colour(number),
-        )
-    axes.set_xscale("log")
-    axes.xaxis.set_major_formatter("{x:g}")
-    axes.xaxis.set_minor_formatter("{x:g}")
-    axes.tick_params(axis="x", which="minor", labelsize=7)
-    axes.set(xlabel="µs per candidate, one thread (median)", ylabel=f"{rows[0].split} AUC, mean and 95 % interval")
-    axes.grid(color=FAINT, linewidth=0.5)
-    figure.legend(loc="outside right center", frameon=False, fontsize=9)
-    _title(figure, study, ": quality against serving cost")
+        own = [cost.text.format(value) for cost in costs if (value := cost.values[number])]
+        for axes, cost in zip(panels, costs, strict=True):
+            _priced(axes, cost.values[number], row.of("auc"), f"{row.name}: {', '.join(own)}", number)
+    for axes, cost in zip(panels, costs, strict=True):
+        axes.set_xscale("log")
+        axes.xaxis.set_major_formatter("{x:g}")
+        axes.xaxis.set_minor_formatter("{x:g}")
+        axes.tick_params(axis="x", which="minor", labelsize=7)
+        axes.set_xlabel(cost.label)
+        axes.grid(color=FAINT, linewidth=0.5)
+    panels[0].set_ylabel(f"{rows[0].split} AUC, mean and 95 % interval")
+    shown = {label: mark for axes in panels for mark, label in zip(*axes.get_legend_handles_labels(), strict=True)}
+    figure.legend(shown.values(), shown.keys(), loc="outside right center", frameon=False, fontsize=9)
+    _title(figure, study, ": quality against cost")
     return figure
+
+
+def _priced(axes: Axes, cost: float | None, found: Estimate | None, label: str, number: int) -> None:
+    if not cost or found is None:
+        return
+    about = 0.0 if math.isnan(found.low) else found.mean - found.low
+    style = {"linestyle": "none", "elinewidth": 1, "markersize": 8, **_colour(number)}
+    axes.errorbar(cost, found.mean, yerr=about or None, label=label, **style)
 
 
 def draw_curves(rows: Sequence[Row], study: Mapping[str, Any]) -> Figure:

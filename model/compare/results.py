@@ -23,6 +23,7 @@ from model.config import ConfigError
 from model.data import DEV, TEST, TRAIN, DataSet
 
 FORMAT, FORMAT_VERSION = "augur-comparison", 1
+RESULTS = "results"
 OF_A_CELL = ("seed", "split_seed")  # settings that a variant's cells do not share
 
 
@@ -112,6 +113,10 @@ def _study(study: Study, keys: Mapping[str, str]) -> dict[str, Any]:
     return {"name": study.name, "question": study.question, "axis": study.axis, "rows": rows}
 
 
+def _known(by_seed: Mapping[int, float | None]) -> dict[int, float]:
+    return {seed: value for seed, value in by_seed.items() if value is not None}
+
+
 @dataclass(frozen=True, slots=True)
 class Row:
     """A variant as one study has it."""
@@ -130,7 +135,7 @@ class Row:
     def by_seed(self, metric: str, split: str | None = None) -> dict[int, float]:
         """A metric of each seed."""
         found = {cell["seed"]: cell["metrics"][split or self.split].get(metric) for cell in self.cells}
-        return {seed: value for seed, value in found.items() if value is not None}
+        return _known(found)
 
     def of(self, metric: str, split: str | None = None) -> Estimate | None:
         """A metric over all seeds; None where none has it."""
@@ -141,10 +146,21 @@ class Row:
         """What a metric is above another row's, seed by seed."""
         return paired(self.by_seed(metric), other.by_seed(metric))
 
+    def of_boosters(self, metric: str = "auc") -> dict[int, float]:
+        """By seed, the metric of the booster that a net was distilled from; empty for one that was not."""
+        found = {cell["seed"]: cell["metrics"].get("booster", {}).get(metric) for cell in self.cells}
+        return _known(found)
+
     @property
     def seconds(self) -> float:
-        """Of training, the mean over seeds."""
+        """Of training by the clock, the mean over seeds."""
         return estimate([cell["training"]["seconds"] for cell in self.cells]).mean
+
+    @property
+    def cpu_seconds(self) -> float | None:
+        """CPU seconds of training, the mean over seeds; None where a seed was trained before they were counted."""
+        found = [cell["training"].get("cpu_seconds") for cell in self.cells]
+        return None if None in found else estimate(found).mean
 
     @property
     def micros(self) -> Mapping[str, float] | None:
@@ -158,10 +174,13 @@ class Comparison:
     """A `results.json` to look things up in."""
 
     document: Mapping[str, Any] = field(repr=False)
+    name: str = RESULTS  # its file's, without `.json`
 
     @property
     def label(self) -> str:
-        """The data set's short name."""
+        """What it goes by: its file's name, or of a plain `results.json` the data set's."""
+        if self.name != RESULTS:
+            return self.name
         location = str(self.document["data"]["name"]).partition(":")[2].rstrip("/")
         return Path(location).name or "data"
 
@@ -192,4 +211,4 @@ def read_results(file: Path) -> Comparison:
     stated = (document.get("format"), document.get("format_version")) if isinstance(document, dict) else None
     if stated != (FORMAT, FORMAT_VERSION):
         raise ConfigError(f"{file}: not the results of a comparison that this build reads")
-    return Comparison(document)
+    return Comparison(document, file.stem)

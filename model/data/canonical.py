@@ -8,7 +8,8 @@
 - `sequences.parquet`: user_id, item_ids (lists, oldest first). Scored the paper's way:
   the last item against a drawn one.
 
-Ids are any 64-bit integers. An item that occurs must be listed in `items.parquet`.
+Ids are any 64-bit integers. An item that occurs must be listed in `items.parquet`. A side field has another name than
+every context field.
 """
 
 from __future__ import annotations

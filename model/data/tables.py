@@ -142,7 +142,7 @@ class Table:
 def read_parquet(path: Path, columns: Sequence[str] | None = None) -> Table:
     """The named columns of a parquet file (all, if none are named), or DataError if it cannot be read."""
     if not path.is_file():
-        raise DataError(f"{path}: no such file")
+        raise DataError(f"{path}: {'a folder, must be one file' if path.is_dir() else 'no such file'}")
     try:
         with pq.ParquetFile(path) as file:
             present = file.schema_arrow.names

@@ -15,7 +15,7 @@ from runnable import PAGES, ROOT, Block, blocks
 from loadtest.servers import own_server
 
 FOUND = {page.relative_to(ROOT).as_posix(): list(blocks(page.read_text(), page.name)) for page in PAGES}
-TREE = ("data", "docker", "docs", "kernels", "loadtest", "model", "service")
+TREE = ("data", "docker", "docs", "examples", "kernels", "loadtest", "model", "service")
 SERVER = "http://127.0.0.1:8000"  # of the pages
 SECONDS = 60.0
 

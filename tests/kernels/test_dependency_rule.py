@@ -67,6 +67,18 @@ def test_nobody_imports_the_baseline() -> None:
             assert inside or not any(within(m, {"loadtest.baseline"}) for m in imported(path.read_text())), path
 
 
+def test_the_client_is_nobodys_but_the_callers() -> None:
+    """The server needs neither it nor its packages, and an example needs nothing of the project besides."""
+    client = ROOT / "service" / "client"
+    for path in (ROOT / "service").rglob("*.py"):
+        inside = client in path.parents
+        found = set(imported(path.read_text()))
+        assert inside or not any(within(module, {"service.client", "httpcore"}) for module in found), path
+    for path in [*(ROOT / "examples").glob("*.py"), *client.rglob("*.py")]:
+        ours = {module for module in imported(path.read_text()) if within(module, {*FORBIDDEN})}
+        assert all(within(module, {"service.client"}) for module in ours), path
+
+
 def reached_by_the_service() -> set[str]:
     """The model's modules that the server loads, through whatever others."""
     seen: set[str] = set()

@@ -139,10 +139,14 @@ def test_the_table_says_what_the_results_hold(whole: Path) -> None:
         line.split(" | ")[0].strip("| "): line.split(" | ") for line in (whole / "table.md").read_text().splitlines()
     }
     aucs = {row.name: [cell["metrics"]["test"]["auc"] for cell in row.cells] for row in (base, din)}
+    assert "| parameters | training CPU s | serving µs |" in (whole / "table.md").read_text()
     for row in (base, din):
         mean, deviation = np.mean(aucs[row.name]), np.std(aucs[row.name], ddof=1)
         assert lines[row.name][1] == f"{mean:.4f} ± {deviation:.4f}".replace("0.", ".")
         assert lines[row.name][7] == f"{row.variant['parameters']:,}"
+        took = [cell["training"]["cpu_seconds"] for cell in row.cells]
+        assert min(took) > 0
+        assert lines[row.name][8] == f"{np.mean(took):.0f}"
     assert lines["BaseModel"][2] == "reference"
     gaps = np.subtract(aucs["DIN"], aucs["BaseModel"])
     found = [float(part) for part in re.findall(r"[+-]\d*\.\d{4}", lines["DIN"][2])]
@@ -194,8 +198,28 @@ def test_results_of_several_data_sets_make_one_page(whole: Path, tmp_path: Path)
     (tmp_path / "beauty.json").write_text(json.dumps(other))
     assert call(run, "--report", whole / "results.json", tmp_path / "beauty.json", "--out", tmp_path) == 0
     page = (tmp_path / "table.md").read_text()
-    assert [line for line in page.splitlines() if line.startswith("## ")] == ["## logs", "## amazon_beauty"]
-    assert (tmp_path / "amazon_beauty-models-auc.png").exists()
+    assert [line for line in page.splitlines() if line.startswith("## ")] == ["## logs", "## beauty"]
+    assert (tmp_path / "beauty-models-auc.png").exists()
+
+
+def test_results_from_before_cpu_seconds_are_read(whole: Path, tmp_path: Path) -> None:
+    older = json.loads((whole / "results.json").read_text())
+    for cell in older["variants"]["din"]["cells"]:
+        del cell["training"]["cpu_seconds"]
+    (tmp_path / "results.json").write_text(json.dumps(older))
+    assert call(run, "--report", tmp_path / "results.json", "--out", tmp_path) == 0
+    page = (tmp_path / "table.md").read_text()
+    assert "| training s |" in page
+    seconds = [cell["training"]["seconds"] for cell in older["variants"]["base"]["cells"]]
+    (line,) = (line for line in page.splitlines() if line.startswith("| BaseModel "))
+    assert line.split(" | ")[8] == f"{np.mean(seconds):.0f}"
+
+
+def test_two_results_of_one_name_are_refused(whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    twice = (whole / "results.json", whole / "results.json", "--out", tmp_path)
+    assert "report: two results called 'logs'; rename" in complaint(run, capsys, "--report", *twice)
+    line = complaint(run, capsys, "--page", tmp_path / "page.md", "--out", tmp_path)
+    assert "page: filled in from results; --report names them" in line
 
 
 def test_the_grid_can_be_looked_at(data: str, whole: Path, capsys: pytest.CaptureFixture[str]) -> None:

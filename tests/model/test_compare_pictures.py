@@ -30,9 +30,11 @@ def made_up_comparison(data: DataSet, seeds: int) -> Comparison:
         for seed in range(seeds):
             metrics = {"auc": float(random.normal(0.74, 0.002))}
             curve = [{"step": 10 * n, "auc": float(random.normal(0.7, 0.01))} for n in range(1, 5 - seed % 2)]
-            variant["cells"].append(
-                {"seed": seed, "metrics": {"dev": metrics, "test": metrics}, "training": {"curve": curve}}
-            )
+            every: dict[str, Any] = {"dev": metrics, "test": metrics}
+            if variant["module"] == "model.distill":
+                every["booster"] = {"auc": metrics["auc"] + float(random.normal(0.001, 0.0005))}
+            training = {"curve": curve, "seconds": 9.0, "cpu_seconds": float(random.uniform(5, 90))}
+            variant["cells"].append({"seed": seed, "metrics": every, "training": training})
     return Comparison(document)
 
 

@@ -18,6 +18,7 @@ from model.data import DEV, TEST, DataSet, open_data
 from model.evaluate import interest_evolution, run
 from model.features import fit_schema
 from model.metrics import METRICS, bootstrap, measure
+from model.slices import measure_slices
 from model.training import predict
 
 CPU = torch.device("cpu")
@@ -87,9 +88,13 @@ def test_metrics_are_those_of_the_predictions(
     assert {part.name for part in (tmp_path / "out").iterdir()} == {
         "metrics.json",
         "reliability.png",
+        "slices.png",
         "interest_evolution.png",
     }
-    for name in ("reliability.png", "interest_evolution.png"):
+    assert results["slices"] == measure_slices(batcher, scores, draws=20)
+    assert results["slices"]
+    assert results["click_rate"] == pytest.approx(shown.clicks.mean())
+    for name in ("reliability.png", "slices.png", "interest_evolution.png"):
         assert_picture(tmp_path / "out" / name)
 
 
@@ -98,10 +103,10 @@ def test_a_model_without_attention_has_one_picture_less(
 ) -> None:
     artifact = artifact_of(data, tmp_path / "artifact", model="wide_deep")
     assert call(run, *options(artifact, data, tmp_path / "out")) == 0
-    assert {part.name for part in (tmp_path / "out").iterdir()} == {"metrics.json", "reliability.png"}
+    assert {part.name for part in (tmp_path / "out").iterdir()} == {"metrics.json", "reliability.png", "slices.png"}
     out = capsys.readouterr().out
     assert ": Wide&Deep, " in out
-    assert f"written to {tmp_path / 'out'}: metrics.json, reliability.png\n" in out
+    assert f"written to {tmp_path / 'out'}: metrics.json, reliability.png, slices.png\n" in out
 
 
 def test_sequences_are_evaluated_too(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

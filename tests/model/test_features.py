@@ -125,6 +125,16 @@ def test_fields_are_chosen() -> None:
         fit_schema(made_up_data(context=False), context=["tab"])
 
 
+def test_two_fields_of_one_name_are_refused() -> None:
+    data = made_up_data()
+    for name in ("tab", "user_id"):
+        fields = {**data.items.fields, name: data.items.fields["author"]}
+        twice = replace(data, items=replace(data.items, fields=fields))
+        with pytest.raises(DataError, match=f"^field '{name}': made up has one of items and one of users or context"):
+            fit_schema(twice)
+        assert name in fit_schema(twice, context=["hour"], user_id=False).item_fields
+
+
 def test_actions_by_name_and_by_place() -> None:
     schema = fit_schema(made_up_data())
     assert schema.actions == ACTIONS

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from small_models import small_artifact
 
 from model.metrics import reliability
-from model.plots import plot_interest_evolution, plot_reliability
+from model.plots import plot_interest_evolution, plot_reliability, plot_slices
 from model.scorer import ScoreInput, Scorer
 
 IDS = made_up_data().items.item_ids
@@ -61,6 +61,21 @@ def test_the_reliability_plot_shows_the_bins(tmp_path: Path, drawn: list[Figure]
     assert inside(drawn[0])
     assert (tmp_path / "reliability.png").stat().st_size > 10_000
     assert plt.get_fignums() == []
+
+
+def test_the_plot_of_slices_shows_what_was_measured(tmp_path: Path, drawn: list[Figure]) -> None:
+    counts = {"impressions": 1_234_567, "click_rate": 0.25, "mean_prediction": 0.5}
+    measured = {"metrics": {"auc": 0.75}, "intervals": {"auc": [0.7, 0.8]}}
+    slices = [{"by": "context a_long_name", "slice": f"{n} rarer values", **counts, **measured} for n in range(40)]
+    slices.append({"by": "day", "slice": "1", **counts, "left_out": "fewer than 200 impressions"})
+    plot_slices(slices, {"auc": 0.74}, tmp_path / "slices.png")
+    left, right = drawn[0].axes
+    assert texts(left.get_yticklabels())[0] == "context a_long_name: 0 rarer values   1,234,567"
+    dots = [line for line in left.lines if line.get_marker() == "D"]
+    assert [np.asarray(dot.get_xydata()).tolist() for dot in dots] == [[[0.75, n]] for n in range(40)]
+    lines = {str(line.get_label()): np.asarray(line.get_xdata()).tolist() for line in right.lines}
+    assert (lines["click rate"], lines["mean prediction"]) == ([0.25] * 41, [0.5] * 41)
+    assert inside(drawn[0])
 
 
 @pytest.mark.parametrize("steps", [1, 3, 50, 70])

@@ -162,7 +162,7 @@ def test_a_run_is_neither_overwritten_nor_taken_up_by_another(
     words = options(data, tmp_path, "--epochs", 1)
     assert "holds no checkpoint" in complaint(run, capsys, *words, "--resume")
     assert call(run, *words) == 0
-    version = load_artifact(tmp_path / "model").version
+    before = load_artifact(tmp_path / "model")
     assert "holds a run already; --resume goes on" in complaint(run, capsys, *words)
     for change, rule in [
         (("--hidden", 7), "hidden=7: "),
@@ -177,7 +177,10 @@ def test_a_run_is_neither_overwritten_nor_taken_up_by_another(
         assert "is of a run with" in line
     shutil.rmtree(tmp_path / "model")
     assert call(run, *words, "--resume", "--checkpoint-seconds", 5) == 0
-    assert load_artifact(tmp_path / "model").version == version
+    again = load_artifact(tmp_path / "model")
+    assert again.version == before.version
+    assert again.training["run"] == before.training["run"]
+    assert before.training["run"]["cpu_seconds"] > 0
 
 
 @pytest.mark.parametrize(

@@ -195,6 +195,11 @@ def test_a_forgiven_line_is_passed_over_and_others_are_not(tmp_path: Path) -> No
         list(text_blocks(file, {"a": int}, names=["a", "b"], forgive=lambda line: line == "3"))
 
 
+def test_a_folder_in_place_of_a_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="a folder, must be one file"):
+        read_parquet(tmp_path)
+
+
 def test_a_missing_text_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="none: no such file"):
         next(text_lines(tmp_path / "none"))
