@@ -32,7 +32,7 @@ EDITABLE = $(PIP) --no-build-isolation -e
 TRITON = triton==3.9.0
 .DEFAULT_GOAL = help
 .NOTPARALLEL:
-.PHONY: help setup retry serve test check sanitize train bench loadtest capacity ladder report image clean lock
+.PHONY: help setup retry serve test check sanitize train bench loadtest capacity ladder report docs docs-serve image clean lock
 
 help:
 	@echo "make serve     score requests on 127.0.0.1:$(PORT) with the bundled model and users"
@@ -45,6 +45,7 @@ help:
 	@echo "make capacity  this server against a plain one: what each can take"
 	@echo "make ladder    what kernels, shared work and a distilled model each give"
 	@echo "make report    every measurement, about an hour, and one report of all; QUICK=1, PARTS=a,b and AGAIN=a,b"
+	@echo "make docs      the documentation as a site in runs/site; make docs-serve shows it on 127.0.0.1:$(PORT)"
 	@echo "make image     build the container image $(IMAGE) with docker, podman or buildah, or ENGINE="
 	@echo "make setup     prepare .venv for all of these (each also does what it needs by itself)"
 	@echo "make clean     remove what the others made"
@@ -76,6 +77,10 @@ help:
 
 .venv/loadtest.stamp: .venv/serve.stamp
 	$(EDITABLE) '.[loadtest]'
+	@touch $@
+
+.venv/docs.stamp: .venv/serve.stamp
+	$(EDITABLE) '.[docs]'
 	@touch $@
 
 # The public clients of the Open Inference Protocol, for a test: in a place of their own, since both want older versions of
@@ -113,6 +118,14 @@ sanitize: .venv/full.stamp
 	  LD_PRELOAD="$$($${CXX:-c++} -print-file-name=libasan.so) $$($${CXX:-c++} -print-file-name=libstdc++.so.6)" \
 	  "$(CURDIR)/$(BIN)/python" -m pytest --capture=sys -p no:cacheprovider tests/kernels/test_native*.py \
 	    tests/kernels/test_ops.py tests/kernels/test_kernels_contract.py
+
+docs: .venv/docs.stamp
+	$(BIN)/python docs/pictures
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build
+	@echo "the site is in runs/site; make docs-serve shows it"
+
+docs-serve: .venv/docs.stamp
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs serve --dev-addr 127.0.0.1:$(PORT)
 
 train: .venv/full.stamp .venv/native.stamp
 	rm -rf runs/bundled

@@ -1,10 +1,8 @@
-"""The figures of sizing in docs/operations.md: the arithmetic is run, and what a user takes is measured again."""
+"""What a user takes of Redis, stated for sizing in docs/operations.md, is measured again."""
 
 from __future__ import annotations
 
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 from redis_parts import RedisServer
@@ -16,19 +14,11 @@ PAGE = (Path(__file__).resolve().parents[2] / "docs" / "operations.md").read_tex
 USERS = 20_000
 
 
-def test_the_arithmetic_prints_what_the_page_says() -> None:
-    found = re.search(r"```python\n(users, scores.*?)```\n\n```\n(.*?)```", PAGE, re.DOTALL)
-    assert found is not None
-    code, said = found.groups()
-    assert f"100 * {RECORD.itemsize}" in code
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout == said
-
-
 def test_a_user_takes_as_much_of_redis_as_the_page_says(redis_server: RedisServer) -> None:
     said = re.search(r"`user_bytes`: ([\d,]+) with 100 behaviours, ([\d,]+) with 50, ([\d,]+) with 10 ", PAGE)
     write = re.search(r'eval "(for u = 1, 100000 do .+ end)" 0 \$n', PAGE)
     assert said is not None
+    assert f"100 * {RECORD.itemsize}, " in PAGE
     assert write is not None
     assert "'augur:1:{' .. 1000000000 + u .. '}'" in write[1]
     assert key("1000000001") == b"augur:1:{1000000001}"
