@@ -9,7 +9,7 @@ from kernels.contract import BACKENDS, CELLS, BackendUnavailableError, GruWeight
 from kernels.fused import Batch, Fused, Tables
 from kernels.heads import HeadLayer, HeadWeights
 from kernels.ops import Head, attention, evolve, gru, head, prepare_head
-from kernels.scan import scan
+from kernels.scans import scan
 
 __all__ = [
     "BACKENDS",

@@ -11,8 +11,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from kernels import native, reference
-from kernels.backends import resolve_backend
+from kernels.backends import load_backend, resolve_backend
 from kernels.contract import check_choice, check_scan
 
 
@@ -79,9 +78,8 @@ def scan(
 def _body(backend: str, projected: Tensor) -> Body:
     check_choice("backend", backend, ("auto", "native", "reference"))
     device = projected.device.type
-    if backend == "auto" and device != "cpu":
-        return reference
-    return native if resolve_backend(backend, device, projected.dtype) == "native" else reference
+    unmade = backend == "auto" and device != "cpu"  # GPUs have no scan of their own
+    return cast(Body, load_backend("reference" if unmade else resolve_backend(backend, device, projected.dtype)))
 
 
 class _Scan(torch.autograd.Function):
