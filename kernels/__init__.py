@@ -9,6 +9,7 @@ from kernels.contract import BACKENDS, CELLS, BackendUnavailableError, GruWeight
 from kernels.fused import Batch, Fused, Tables
 from kernels.heads import HeadLayer, HeadWeights
 from kernels.ops import Head, attention, evolve, gru, head, prepare_head
+from kernels.scans import scan
 
 __all__ = [
     "BACKENDS",
@@ -29,4 +30,5 @@ __all__ = [
     "head",
     "prepare_head",
     "resolve_backend",
+    "scan",
 ]

@@ -234,3 +234,32 @@ def _check_users(user_of: npt.NDArray[np.int64], users: int) -> None:
     if user_of.size and np.maximum.reduce(user_of.view(_UNSIGNED)) >= users:
         wrong = user_of[(user_of < 0) | (user_of >= users)][0]
         raise KernelInputError(f"user_of: from 0 to {users - 1}, the users of offsets, not {wrong}")
+
+
+def check_scan(
+    projected: Tensor, scale: Tensor, lengths: Tensor, w_recurrent: Tensor, bias_candidate: Tensor | None, cell: str
+) -> None:
+    """The contract of `scan`, but for values."""
+    check_choice("cell", cell, ("augru", "agru"))
+    names = "projected", "scale", "lengths", "w_recurrent", "bias_candidate"
+    inner = w_recurrent if bias_candidate is None else bias_candidate
+    with torch.no_grad():  # a gradient is to be had here
+        check_tensors(names, projected, scale, lengths, w_recurrent, inner)
+    check_floating("w_recurrent", w_recurrent, "[H, 3H]")
+    hidden = w_recurrent.shape[0]
+    check_width("w_recurrent", "hidden", hidden)
+    check_like("w_recurrent", w_recurrent, (hidden, 3 * hidden), w_recurrent)
+    check_like("projected", projected, (None, None, 3 * hidden), w_recurrent)
+    check_like("scale", scale, tuple(projected.shape[:2]), w_recurrent)
+    check_index("lengths", lengths, w_recurrent)
+    if lengths.shape != projected.shape[1:2]:
+        raise KernelInputError(f"lengths: shape [{projected.shape[1]}], not {list(lengths.shape)}")
+    if bias_candidate is not None:
+        check_like("bias_candidate", bias_candidate, (hidden,), w_recurrent)
+
+
+def check_lengths(lengths: Tensor, steps: int) -> None:
+    """Raise KernelInputError unless each is from 0 to `steps`."""
+    wrong = lengths[(lengths < 0) | (lengths > steps)]
+    if len(wrong):
+        raise KernelInputError(f"lengths: from 0 to {steps}, the steps of projected, not {int(wrong[0])}")

@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from kernels.contract import GruWeights, check_values
+from kernels.contract import GruWeights, check_lengths, check_values
 from kernels.heads import HeadInputs, HeadLayer, HeadWeights, check_head_values
 
 
@@ -119,3 +119,87 @@ def activate(s: Tensor, layer: HeadLayer, activation: str) -> Tensor:
     """Dice (DIN eq. 3) or PReLU of `s [C, outputs]`."""
     p = torch.sigmoid((s - layer.mean) * layer.scale) if activation == "dice" else (s > 0).to(s.dtype)
     return s * (layer.alpha + p * (1 - layer.alpha))
+
+
+def scan(
+    projected: Tensor,
+    scale: Tensor,
+    lengths: Tensor,
+    w_recurrent: Tensor,
+    bias_candidate: Tensor | None,
+    cell: str,
+    *,
+    keep: bool,
+) -> tuple[Tensor, tuple[Tensor, ...]]:
+    """States `[T, B, H]` of padded rows, and gates, candidates and inner sums of each step, whatever `keep` says.
+
+    Each step works on the rows up to the last one still alive, which is little where rows come longest first.
+    """
+    steps, rows, width = projected.shape
+    hidden = width // 3
+    check_lengths(lengths, steps)
+    states = projected.new_zeros(steps, rows, hidden)
+    gates = projected.new_empty(steps, rows, 2 * hidden)
+    candidates, inner = torch.empty_like(states), torch.empty_like(states)
+    state = projected.new_zeros(rows, hidden)
+    for t, n in enumerate(_live_rows(lengths, steps)):
+        x, before = projected[t, :n], state[:n]
+        product = before @ w_recurrent
+        gate = torch.add(x[:, : 2 * hidden], product[:, : 2 * hidden], out=gates[t, :n]).sigmoid_()
+        inner[t, :n] = product[:, 2 * hidden :]
+        if bias_candidate is not None:
+            inner[t, :n] += bias_candidate
+        c = torch.addcmul(x[:, 2 * hidden :], gate[:, hidden:], inner[t, :n], out=candidates[t, :n]).tanh_()
+        a = scale[t, :n].unsqueeze(-1)
+        torch.lerp(before, c, a.expand_as(c) if cell == "agru" else a * gate[:, :hidden], out=states[t, :n])
+        states[t, n:] = state[n:]
+        state = states[t]
+    return states, (gates, candidates, inner)
+
+
+def scan_back(
+    d_states: Tensor,
+    scale: Tensor,
+    lengths: Tensor,
+    w_recurrent: Tensor,
+    cell: str,
+    states: Tensor,
+    kept: tuple[Tensor, ...],
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Back through time: gradients of `projected`, `scale`, `w_recurrent` and `bias_candidate`, by names with d_.
+
+    The weights' gradient is one product at the end.
+    """
+    gates, candidates, inner = kept
+    steps, rows, hidden = candidates.shape
+    d_projected = candidates.new_zeros(steps, rows, 3 * hidden)
+    d_product = candidates.new_zeros(steps, rows, 3 * hidden)
+    d_scale = torch.zeros_like(scale)
+    d_state = candidates.new_zeros(rows, hidden)
+    before = torch.cat([d_state.unsqueeze(0), states[:-1]])
+    back = w_recurrent.t().contiguous()
+    agru = cell == "agru"
+    for t, n in reversed(list(enumerate(_live_rows(lengths, steps)))):
+        d_state += d_states[t]
+        u, r, c = gates[t, :n, :hidden], gates[t, :n, hidden:], candidates[t, :n]
+        a, d_h = scale[t, :n].unsqueeze(-1), d_state[:n]
+        update = a if agru else a * u
+        d_update = d_h * (c - before[t, :n])
+        torch.sum(d_update if agru else d_update * u, dim=-1, out=d_scale[t, :n])
+        d_c = d_h * update
+        d_h -= d_c
+        d_c = torch.addcmul(d_c, d_c * c, c, value=-1, out=d_projected[t, :n, 2 * hidden :])
+        if not agru:
+            torch.mul(d_update * a, u - u * u, out=d_projected[t, :n, :hidden])
+        torch.mul(d_c * inner[t, :n], r - r * r, out=d_projected[t, :n, hidden : 2 * hidden])
+        d_product[t, :n, : 2 * hidden] = d_projected[t, :n, : 2 * hidden]
+        torch.mul(d_c, r, out=d_product[t, :n, 2 * hidden :])
+        d_h.addmm_(d_product[t, :n], back)
+    d_w_recurrent = before.reshape(-1, hidden).t() @ d_product.reshape(-1, 3 * hidden)
+    return d_projected, d_scale, d_w_recurrent, d_product[..., 2 * hidden :].sum((0, 1))
+
+
+def _live_rows(lengths: Tensor, steps: int) -> list[int]:
+    """For each step, one past the last row that is still alive."""
+    lasting = lengths.flip(0).cummax(0).values.flip(0)  # the longest of this row and all after it
+    return (lasting > torch.arange(steps, device=lengths.device).unsqueeze(-1)).sum(1).tolist()

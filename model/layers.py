@@ -6,12 +6,11 @@ B rows, T steps (first, for the scan walks them), H hidden, I inputs.
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 
+import kernels
 from kernels import GruWeights
 from kernels.reference import step
 
@@ -81,10 +80,13 @@ class Gru(nn.Module):
         GRU is an AUGRU whose scale is 1 on real steps.
         """
         projected = inputs @ self.w_input + self.bias
-        if torch.is_grad_enabled() and not torch.compiler.is_compiling():
-            with torch.autocast(projected.device.type, enabled=False):  # mixed precision leaves the recurrence alone
-                own = self.w_recurrent, self.bias_candidate
-                return MaskedScan.apply(projected, scale, lengths, *own, cell)  # type: ignore[no-any-return,no-untyped-call]
+        if torch.compiler.is_compiling():
+            return self._unrolled(projected, scale, cell)
+        with torch.autocast(projected.device.type, enabled=False):  # mixed precision leaves the recurrence alone
+            return kernels.scan(projected, scale, lengths, self.w_recurrent, self.bias_candidate, cell=cell)
+
+    def _unrolled(self, projected: Tensor, scale: Tensor, cell: str) -> Tensor:
+        """The same as a program of torch's own operators, which any runtime of an exported network has."""
         weights = self.weights()
         state = projected.new_zeros(projected.shape[1], weights.hidden)
         states = []
@@ -92,90 +94,6 @@ class Gru(nn.Module):
             state = step(projected[t], state, weights, cell, scale[t].unsqueeze(-1))
             states.append(state)
         return torch.stack(states)
-
-
-class MaskedScan(torch.autograd.Function):
-    """The scan of `Gru` with its gradient written out: same numbers as autograd's, several times faster on CPUs.
-
-    Autograd would keep and walk a dozen small tensors a step; here the weights' gradient is one product at the end.
-    Each step works on the rows up to the last one still alive, which is little where rows come longest first.
-    """
-
-    @staticmethod
-    def forward(
-        ctx: Any,
-        projected: Tensor,
-        scale: Tensor,
-        lengths: Tensor,
-        w_recurrent: Tensor,
-        bias_candidate: Tensor | None,
-        cell: str,
-    ) -> Tensor:
-        """`projected [T, B, 3H]`, `scale [T, B]`, `lengths [B]` to the states `[T, B, H]`.
-
-        `w_recurrent [H, 3H]`; `bias_candidate [H]` or None for none.
-        """
-        steps, rows, width = projected.shape
-        hidden = width // 3
-        live = _live_rows(lengths, steps)
-        gates = projected.new_empty(steps, rows, 2 * hidden)
-        candidates = projected.new_empty(steps, rows, hidden)
-        inner = projected.new_empty(steps, rows, hidden)
-        states = projected.new_zeros(steps + 1, rows, hidden)
-        for t, n in enumerate(live):
-            x, before = projected[t, :n], states[t, :n]
-            product = before @ w_recurrent
-            gate = torch.add(x[:, : 2 * hidden], product[:, : 2 * hidden], out=gates[t, :n]).sigmoid_()
-            inner[t, :n] = product[:, 2 * hidden :]
-            if bias_candidate is not None:
-                inner[t, :n] += bias_candidate
-            c = torch.addcmul(x[:, 2 * hidden :], gate[:, hidden:], inner[t, :n], out=candidates[t, :n]).tanh_()
-            a = scale[t, :n].unsqueeze(-1)
-            torch.lerp(before, c, a.expand_as(c) if cell == "agru" else a * gate[:, :hidden], out=states[t + 1, :n])
-            states[t + 1, n:] = states[t, n:]
-        ctx.save_for_backward(scale, w_recurrent, gates, candidates, inner, states)
-        ctx.cell, ctx.live = cell, live
-        return states[1:]
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, d_states: Tensor) -> tuple[Tensor, Tensor, None, Tensor, Tensor | None, None]:
-        """Back through time; names are those of `forward` with d_ before them."""
-        scale, w_recurrent, gates, candidates, inner, states = ctx.saved_tensors
-        steps, rows, hidden = candidates.shape
-        d_projected = candidates.new_zeros(steps, rows, 3 * hidden)
-        d_product = candidates.new_zeros(steps, rows, 3 * hidden)
-        d_scale = torch.zeros_like(scale)
-        d_state = candidates.new_zeros(rows, hidden)
-        back = w_recurrent.t().contiguous()
-        agru = ctx.cell == "agru"
-        for t in range(steps - 1, -1, -1):
-            d_state += d_states[t]
-            n = ctx.live[t]
-            u, r, c = gates[t, :n, :hidden], gates[t, :n, hidden:], candidates[t, :n]
-            a, d_h = scale[t, :n].unsqueeze(-1), d_state[:n]
-            update = a if agru else a * u
-            d_update = d_h * (c - states[t, :n])
-            torch.sum(d_update if agru else d_update * u, dim=-1, out=d_scale[t, :n])
-            d_c = d_h * update
-            d_h -= d_c
-            d_c = torch.addcmul(d_c, d_c * c, c, value=-1, out=d_projected[t, :n, 2 * hidden :])
-            if not agru:
-                torch.mul(d_update * a, u - u * u, out=d_projected[t, :n, :hidden])
-            torch.mul(d_c * inner[t, :n], r - r * r, out=d_projected[t, :n, hidden : 2 * hidden])
-            d_product[t, :n, : 2 * hidden] = d_projected[t, :n, : 2 * hidden]
-            torch.mul(d_c, r, out=d_product[t, :n, 2 * hidden :])
-            d_h.addmm_(d_product[t, :n], back)
-        before = states[:-1].reshape(-1, hidden)
-        d_w_recurrent = before.t() @ d_product.reshape(-1, 3 * hidden)
-        d_bias_candidate = d_product[..., 2 * hidden :].sum((0, 1)) if ctx.needs_input_grad[4] else None
-        return d_projected, d_scale, None, d_w_recurrent, d_bias_candidate, None
-
-
-def _live_rows(lengths: Tensor, steps: int) -> list[int]:
-    """For each step, one past the last row that is still alive."""
-    lasting = lengths.flip(0).cummax(0).values.flip(0)  # the longest of this row and all after it
-    return [int(n) for n in (lasting > torch.arange(steps, device=lengths.device).unsqueeze(-1)).sum(1)]
 
 
 class Mlp(nn.Module):

@@ -81,7 +81,7 @@ class TrainConfig:
                 raise ConfigError(f"{name}={getattr(self, name)!r}: {' or '.join(allowed)}")
 
 
-def predict(model: Network, batcher: Batcher, device: torch.device, size: int = 2048) -> npt.NDArray[np.float32]:
+def predict(model: Network, batcher: Batcher, device: torch.device, size: int = 512) -> npt.NDArray[np.float32]:
     """Click probabilities of every impression of a split, in its order: `[M]`."""
     scores = np.empty(len(batcher), dtype=np.float32)
     was_training = model.training

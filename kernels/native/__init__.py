@@ -12,7 +12,7 @@ from typing import Any, NoReturn
 
 from torch import Tensor
 
-from kernels.contract import CELLS, GruWeights, KernelInputError, check_values
+from kernels.contract import CELLS, GruWeights, KernelInputError, check_lengths, check_values
 from kernels.fused import Tables
 from kernels.heads import HeadInputs, HeadWeights, check_head_values
 
@@ -216,3 +216,61 @@ def fuse(
         *_head_arguments(head, kept),
     )
     return made, kept
+
+
+def scan(
+    projected: Tensor,
+    scale: Tensor,
+    lengths: Tensor,
+    w_recurrent: Tensor,
+    bias_candidate: Tensor | None,
+    cell: str,
+    *,
+    keep: bool,
+) -> tuple[Tensor, tuple[Tensor, ...]]:
+    """States `[T, B, H]`, and what the way back needs where `keep`. On the caller's thread alone."""
+    given: list[Tensor] = []
+    steps, rows, width = projected.shape
+    hidden = width // 3
+    states = projected.new_empty(steps, rows, hidden)
+    kept = (projected.new_empty(steps, rows, 4 * hidden),) if keep else ()
+    done = _native.scan(
+        [steps, rows, hidden],
+        _address(projected, given),
+        _address(scale, given),
+        _address(lengths, given),
+        _address(w_recurrent, given),
+        0 if bias_candidate is None else _address(bias_candidate, given),
+        cell == "agru",
+        states.data_ptr(),
+        kept[0].data_ptr() if kept else 0,
+    )
+    if not done:
+        check_lengths(lengths, steps)
+        raise KernelInputError("lengths: changed by another thread within the call")
+    return states, kept
+
+
+def scan_back(
+    d_states: Tensor,
+    scale: Tensor,
+    lengths: Tensor,
+    w_recurrent: Tensor,
+    cell: str,
+    states: Tensor,
+    kept: tuple[Tensor, ...],
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Gradients of `projected`, `scale`, `w_recurrent` and `bias_candidate`."""
+    given: list[Tensor] = []
+    steps, rows, hidden = states.shape
+    d_projected, d_scale = states.new_empty(steps, rows, 3 * hidden), states.new_empty(steps, rows)
+    d_w_recurrent, d_bias_candidate = states.new_empty(hidden, 3 * hidden), states.new_empty(hidden)
+    out = d_projected, d_scale, d_w_recurrent, d_bias_candidate
+    _native.scan_back(
+        [steps, rows, hidden],
+        *(_address(part, given) for part in (scale, lengths, w_recurrent)),
+        cell == "agru",
+        *(_address(part, given) for part in (states, *kept, d_states)),
+        *(part.data_ptr() for part in out),
+    )
+    return out

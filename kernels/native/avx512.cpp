@@ -2,6 +2,7 @@
 #define AUGUR_ISA_AVX512
 #include "head.h"
 #include "recurrence.h"
+#include "scan.h"
 
 namespace augur {
 
@@ -19,6 +20,9 @@ const Kernels kAvx512 = {"avx512",
                          head,
                          pool,
                          sigmoid,
-                         multiply_add};
+                         multiply_add,
+                         scan_step,
+                         scan_back,
+                         add};
 
 }  // namespace augur

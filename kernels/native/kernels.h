@@ -75,6 +75,35 @@ struct PooledInputs {
   int64_t embedding, action_embedding, width, side_features;
 };
 
+// Weights of a scan for training, in panels of 16 columns; P3 is 3H padded to 16.
+struct ScanWeights {
+  int64_t hidden, padded, padded_gates;  // H, P, P3
+  const float* recurrent;       // [H, 3H] in panels: gates u, r, c
+  const float* back;            // the same transposed, [3H, H]
+  const float* bias_candidate;  // [H], or null for none
+};
+
+// One step of a scan over B rows, of which those in `rows` are alive. Past [B] everything is as the step has it.
+struct ScanStep {
+  const int64_t* rows;     // [count]
+  int64_t count;
+  const float* projected;  // [B, 3H]
+  const float* scale;      // [B]
+  const float* before;     // [B, H] states; null for zeros
+  float* states;           // [B, H]
+  float* kept;             // [B, 4H] for the way back: u, r, c, what the reset gate multiplies; null to keep nothing
+};
+
+// The same step on the way back, with d_ for the gradient of.
+struct ScanBack {
+  const int64_t* rows;
+  int64_t count;
+  const float *scale, *before, *kept;
+  float *d_projected, *d_scale;  // of the step, as above
+  float* d_state;                // [B, P] in: of the states; out: of those before
+  float *d_recurrent, *d_bias;   // [H, P3] and [P3] of the sums, which are added to
+};
+
 struct Kernels {
   const char* name;
   int chunk;           // hidden units in a chunk
@@ -101,6 +130,11 @@ struct Kernels {
   void (*sigmoid)(float* values, int64_t count);  // in place
   // Multiply-adds done by a call: independent chains of the widest fused multiply-add.
   int64_t (*multiply_add)(int64_t rounds);
+  // A step of a scan for training. `scratch` holds 8 * P3 + 16 floats forward; backward count * P3, of which what is past
+  // 3H in each row is 0.
+  void (*scan_step)(const ScanStep& step, const ScanWeights& weights, bool agru, float* scratch);
+  void (*scan_back)(const ScanBack& step, const ScanWeights& weights, bool agru, float* scratch);
+  void (*add)(const float* from, int64_t count, float* to);  // to [count padded to 16] += from
   uint16_t paired = 0;  // which of 16 pairs of inputs are multiplied as such in the exact form; see zen4.cpp
   bool words = false;   // whether the fast form multiplies 16-bit integers; see vnni.cpp
 };

@@ -16,6 +16,7 @@
 
 #include "dispatch.h"
 #include "fused.h"
+#include "scan_plan.h"
 
 namespace nb = nanobind;
 using namespace nb::literals;
@@ -28,6 +29,8 @@ template <typename T>
 const T* input(Address address) {
   return reinterpret_cast<const T*>(address);
 }
+
+float* output(Address address) { return reinterpret_cast<float*>(address); }
 
 augur::PlainWeights weights_of(Address input_weights, Address recurrent, Address bias, Address bias_candidate,
                                int64_t inputs, int64_t hidden) {
@@ -93,6 +96,26 @@ NB_MODULE(_native, module) {
         augur::attention(input<float>(states), hidden, {input<int64_t>(offsets), users},
                          {input<float>(queries), input<int64_t>(user_of), candidates}, team, longest,
                          reinterpret_cast<float*>(out));
+      },
+      nb::call_guard<nb::gil_scoped_release>());
+  module.def(
+      "scan",
+      [](const std::vector<int64_t>& sizes, Address projected, Address scale, Address lengths, Address recurrent,
+         Address bias_candidate, bool agru, Address states, Address kept) {
+        return augur::scan({sizes.at(0), sizes.at(1), sizes.at(2), input<float>(projected), input<float>(scale),
+                            input<int64_t>(lengths), input<float>(recurrent), input<float>(bias_candidate), agru},
+                           output(states), output(kept));
+      },
+      nb::call_guard<nb::gil_scoped_release>());
+  module.def(
+      "scan_back",
+      [](const std::vector<int64_t>& sizes, Address scale, Address lengths, Address recurrent, bool agru, Address states,
+         Address kept, Address d_states, Address d_projected, Address d_scale, Address d_recurrent,
+         Address d_bias_candidate) {
+        augur::scan_back({sizes.at(0), sizes.at(1), sizes.at(2), nullptr, input<float>(scale), input<int64_t>(lengths),
+                          input<float>(recurrent), nullptr, agru},
+                         input<float>(states), input<float>(kept), input<float>(d_states),
+                         {output(d_projected), output(d_scale), output(d_recurrent), output(d_bias_candidate)});
       },
       nb::call_guard<nb::gil_scoped_release>());
   nb::class_<augur::PackedHead>(module, "Head");

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -55,11 +56,14 @@ class AuxiliaryNet(nn.Module):
 def auxiliary_loss(net: AuxiliaryNet, states: Tensor, items: Tensor, following: Following, embed: Embed) -> Tensor:
     """L_aux (DIEN eq. 7): each state tells what was chosen next from what was not, over real steps alone.
 
-    `states [T-1, B, H]`; `items` and the parts of `following`, each `[T-1, B]`, are those of the next step. With one
-    negative for each positive this is the paper's mean over pairs; 0 when there is nothing to tell.
+    `states [T-1, B, H]`; the embedded `items [T-1, B, E]` and the parts of `following`, each `[T-1, B]`, are those of
+    the next step. With one negative for each positive this is the paper's mean over pairs; 0 when there is nothing to
+    tell.
     """
-    told = net(states[following.chosen], embed(items[following.chosen]))
-    told_not = net(states[following.against], embed(following.negatives[following.against]))
+    chosen, against = (part.nonzero(as_tuple=True) for part in (following.chosen, following.against))
+    asked = tuple(map(torch.cat, zip(chosen, against, strict=True)))
+    shown = torch.cat([items[chosen], embed(following.negatives[against])])
+    told, told_not = net(states[asked], shown).split([len(chosen[0]), len(against[0])])
     # log σ(x) for what was chosen, log(1 - σ(x)) for what was not.
     gain = F.logsigmoid(told).sum() + F.logsigmoid(-told_not).sum()
-    return -gain / max((len(told) + len(told_not)) / 2, 1)
+    return -gain / max(len(shown) / 2, 1)

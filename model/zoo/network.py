@@ -105,8 +105,8 @@ class Network(nn.Module):
             if not self.config.definition.recurrent:
                 states = interest_states(self.auxiliary.extractor, behaviors, inputs.lengths)
             after = Following(*(part.t()[1:] for part in following))
-            history = inputs.history.t()[1:]
-            losses["auxiliary"] = auxiliary_loss(self.auxiliary, states[:-1], history, after, self.embeddings.items)
+            items = behaviors[1:, :, : self.embeddings.item_width]
+            losses["auxiliary"] = auxiliary_loss(self.auxiliary, states[:-1], items, after, self.embeddings.items)
         return losses
 
     def parameter_groups(self, embedding_decay: float) -> list[dict[str, Any]]:

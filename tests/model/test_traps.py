@@ -129,7 +129,7 @@ def test_auxiliary_loss_has_both_classes() -> None:
 
     def loss(chosen: list[bool], against: list[bool]) -> float:
         following = Following(torch.tensor([chosen]), negatives, torch.tensor([against]))
-        return float(auxiliary_loss(net, states, items, following, lambda rows: table[rows]))
+        return float(auxiliary_loss(net, states, table[items], following, lambda rows: table[rows]))
 
     def log_sigmoid(x: float) -> float:
         return float(-np.log1p(np.exp(-x)))
