@@ -160,7 +160,7 @@ def test_every_picture_of_the_page_is_there(whole: Path) -> None:
 
 
 def test_a_killed_comparison_goes_on_to_the_same_results(data: str, whole: Path, tmp_path: Path) -> None:
-    words = options(data, tmp_path, "--models", "base")
+    words = options(data, tmp_path, "--models", "base", "--seeds", "1")
     killed = running(words)
     deadline = time.monotonic() + 60
     while not list(tmp_path.glob("cells/*/*/run/checkpoint.pt")):
@@ -170,7 +170,7 @@ def test_a_killed_comparison_goes_on_to_the_same_results(data: str, whole: Path,
     killed.send_signal(signal.SIGKILL)
     killed.communicate(timeout=30)
     assert call(run, *words) == 0
-    assert learnt(tmp_path)["base"] == learnt(whole)["base"]
+    assert learnt(tmp_path)["base"] == learnt(whole)["base"][:1]
     logs = [file.read_text() for file in tmp_path.glob("cells/*/*/log.txt")]
     assert any("--resume" in log for log in logs)
 
