@@ -23,8 +23,8 @@ from kernels.triton import variants
 from kernels.triton.launch import shape_of
 
 pytest.importorskip("triton", reason="triton is not installed")
-# Coverage makes the interpreter, which is Python, take two and a half times as long: it does not watch the tests of many
-# cases and steps. The others run every line too.
+# Coverage makes the interpreter, which is Python, take two and a half times as long: it does not watch the tests of
+# many cases and steps. The others run every line too.
 unwatched = pytest.mark.no_cover
 SHORT = [([1], 8), ([0, 3, 17], 32), ([2, 0, 5, 1], 64), ([4, 2], 108), ([3], 128)]
 # On a GPU an overflow gives the infinity that is meant; NumPy, which interprets, warns of it.
@@ -206,7 +206,9 @@ def test_views_of_larger_tensors() -> None:
 
 
 @pytest.mark.parametrize("precision", TOLERANCES)
-@pytest.mark.parametrize(("storage", "hidden"), [("registers", 32), ("shared", 108), ("memory", 108)])
+@pytest.mark.parametrize(
+    ("storage", "hidden"), [("registers", 32), ("shared", 108), pytest.param("memory", 108, marks=unwatched)]
+)
 def test_every_place_for_the_weights(
     storage: str, hidden: int, precision: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -228,7 +230,7 @@ def test_every_place_for_the_weights(
 
 
 @pytest.mark.parametrize("precision", TOLERANCES)
-@pytest.mark.parametrize("hidden", [8, 32, 108])
+@pytest.mark.parametrize("hidden", [8, pytest.param(32, marks=unwatched), pytest.param(108, marks=unwatched)])
 def test_as_on_amd(hidden: int, precision: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Transposed products, and gates without an approximate tanh in either precision."""
     monkeypatch.setattr(variants, "is_turned", lambda machine: True)
