@@ -32,6 +32,7 @@ from model.zoo import make_network
 from model.zoo.dien import Dien
 from service.settings import BUNDLED_MODEL
 
+pytestmark = pytest.mark.usefixtures("unwatched_processes")
 ONE = {"median": 2.0, "least": 1.0, "greatest": 3.0}
 
 

@@ -31,6 +31,7 @@ from model.data import TEST, open_data
 from model.metrics import measure
 from model.training import predict
 
+pytestmark = pytest.mark.usefixtures("unwatched_processes")
 ROOT = Path(__file__).parents[2]
 NAMES = ("base", "din")
 TRAINING = (*SMALL[:-2], "--batch-size", "64", "--epochs", "3", "--learning-rate", "0.02", "--checkpoint-seconds", "0")

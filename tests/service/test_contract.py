@@ -8,8 +8,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from process_parts import running
 
+pytestmark = pytest.mark.usefixtures("unwatched_processes")
 CONFIG = Path(__file__).with_name("schemathesis.toml")
 
 
@@ -19,9 +21,7 @@ def test_the_server_keeps_what_its_document_says(artifact_folder: Path, data_fol
         command = [sys.executable, "-m", "schemathesis.cli", "--config-file", str(CONFIG)]
         command += ["run", f"{process.url}/openapi.json", "--max-examples", "8", "--seed", "1", "--no-color"]
         command += ["--phases", "examples,coverage,fuzzing", "--suppress-health-check", "all", "--warnings", "off"]
-        # Schemathesis is not what coverage is for, and would take nearly twice as long.
-        environment = {name: value for name, value in os.environ.items() if not name.startswith("COVERAGE_")}
-        environment |= {"PYTHONWARNINGS": "ignore"}
+        environment = os.environ | {"PYTHONWARNINGS": "ignore"}
         ended = subprocess.run(
             command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300, check=False
         )
