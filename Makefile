@@ -108,7 +108,7 @@ check: .venv/full.stamp
 sanitize: .venv/full.stamp
 	rm -rf .venv/sanitized/tree
 	mkdir -p .venv/sanitized/tree
-	cp -R kernels tests pyproject.toml .venv/sanitized/tree
+	cp -R conftest.py kernels tests pyproject.toml .venv/sanitized/tree
 	rm -f .venv/sanitized/tree/kernels/native/_native*.so
 	$(PIP) cmake nanobind ninja
 	$(CONFIGURE) -B .venv/sanitized/build -DCMAKE_BUILD_TYPE=Debug -DAUGUR_SANITIZE=ON >/dev/null

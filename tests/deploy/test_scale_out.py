@@ -12,6 +12,7 @@ from deploy_parts import CLIENTS, ITEMS, Client, homes, lost, need, under_load
 
 from loadtest.stack import TOOLS, Stack, stack
 
+pytestmark = pytest.mark.usefixtures("unwatched_processes")
 USERS = [str(number) for number in range(600)]
 BROKEN_OFF = ("bad_gateway", "IncompleteRead", "RemoteDisconnected")
 

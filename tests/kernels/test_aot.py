@@ -1,6 +1,7 @@
 """Binaries compiled here for GPUs that are not here: what is counted in them, and what makes a kernel fail."""
 
 import json
+import os
 import re
 import sys
 from collections.abc import Sequence
@@ -153,7 +154,14 @@ def planned(*own: Job) -> Any:
     return plan
 
 
+@pytest.fixture
+def one_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One process for two kernels: it takes longer to start than to compile them."""
+    monkeypatch.setattr(os, "cpu_count", lambda: 1)
+
+
 @needs_triton
+@pytest.mark.usefixtures("one_compiler")
 def test_the_report(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / "aot.json"
     assert main(["--json", str(file)], planned(own_job(AMD), own_job(AMD, num_warps=2))) == 0
@@ -171,6 +179,7 @@ def test_the_report(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
 
 
 @needs_triton
+@pytest.mark.usefixtures("one_compiler")
 def test_a_failure_is_told_and_ends_in_status_1(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / "aot.json"
     assert main(["--json", str(file)], planned(own_job(AMD), own_job(AMD, matrix=False))) == 1

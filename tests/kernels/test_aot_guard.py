@@ -8,7 +8,10 @@ from kernels.aot.workers import measure_all
 from kernels.contract import PRECISIONS
 from kernels.triton.variants import variants
 
-pytestmark = pytest.mark.skipif(unavailable() is not None, reason=str(unavailable()))
+pytestmark = [
+    pytest.mark.skipif(unavailable() is not None, reason=str(unavailable())),
+    pytest.mark.usefixtures("unwatched_processes"),
+]
 
 TARGETS = ("cuda:80", "cuda:90", "hip:gfx942")
 HIDDEN = 32  # the light net's

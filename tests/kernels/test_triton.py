@@ -23,6 +23,9 @@ from kernels.triton import variants
 from kernels.triton.launch import shape_of
 
 pytest.importorskip("triton", reason="triton is not installed")
+# Coverage makes the interpreter, which is Python, take two and a half times as long: it does not watch the tests of
+# many cases and steps. The others run every line too.
+unwatched = pytest.mark.no_cover
 SHORT = [([1], 8), ([0, 3, 17], 32), ([2, 0, 5, 1], 64), ([4, 2], 108), ([3], 128)]
 # On a GPU an overflow gives the infinity that is meant; NumPy, which interprets, warns of it.
 overflows = pytest.mark.filterwarnings("ignore:overflow encountered:RuntimeWarning")
@@ -49,6 +52,7 @@ def test_allocated_is_nan() -> None:
     assert torch.ones(1).new_empty(100).isnan().all()
 
 
+@unwatched
 @pytest.mark.parametrize("precision", TOLERANCES)
 @pytest.mark.parametrize(("lengths", "hidden"), SHORT)
 def test_gru(lengths: list[int], hidden: int, precision: str) -> None:
@@ -62,6 +66,7 @@ def test_gru(lengths: list[int], hidden: int, precision: str) -> None:
     assert largest_error(found, truth) < TOLERANCES[precision]
 
 
+@unwatched
 @pytest.mark.parametrize("precision", TOLERANCES)
 @pytest.mark.parametrize("cell", CELLS)
 @pytest.mark.parametrize(("lengths", "hidden"), SHORT)
@@ -84,6 +89,7 @@ def test_attention(lengths: list[int], hidden: int) -> None:
     assert not found[truth == 0].any()
 
 
+@unwatched
 @pytest.mark.parametrize("precision", TOLERANCES)
 @pytest.mark.parametrize("cell", CELLS)
 def test_a_hundred_steps(cell: str, precision: str) -> None:
@@ -92,6 +98,7 @@ def test_a_hundred_steps(cell: str, precision: str) -> None:
     assert largest_error(found, true_evolve(case, weights, cell)) < TOLERANCES[precision]
 
 
+@unwatched
 @pytest.mark.parametrize("precision", TOLERANCES)
 def test_a_hundred_steps_of_gru(precision: str) -> None:
     weights, offsets = made_weights(32, 32, scale=1.5), torch.tensor([0, 100, 163])
@@ -100,6 +107,7 @@ def test_a_hundred_steps_of_gru(precision: str) -> None:
     assert largest_error(found, true_gru(inputs, offsets, weights)) < TOLERANCES[precision]
 
 
+@unwatched
 def test_past_a_thousand_steps() -> None:
     case, weights = ragged([1003], 8, 2), made_weights(8, 8)
     assert largest_error(evolve(*case.arguments, weights), true_evolve(case, weights, "augru")) < TOLERANCES["exact"]
@@ -107,6 +115,7 @@ def test_past_a_thousand_steps() -> None:
     assert largest_error(found, true_gru(case.states, case.offsets, weights)) < TOLERANCES["exact"]
 
 
+@unwatched
 def test_more_candidates_and_users_than_a_block() -> None:
     """One user with 37 candidates, others with few, and users whom no candidate points to."""
     case, weights = ragged([3, 2, 4, 0, 1] * 4, 8, 60), made_weights(8, 8)
@@ -117,6 +126,7 @@ def test_more_candidates_and_users_than_a_block() -> None:
     assert largest_error(found, true_gru(case.states, case.offsets, weights)) < TOLERANCES["exact"]
 
 
+@unwatched
 @overflows
 @pytest.mark.parametrize("precision", TOLERANCES)
 @pytest.mark.parametrize("cell", CELLS)
@@ -196,7 +206,9 @@ def test_views_of_larger_tensors() -> None:
 
 
 @pytest.mark.parametrize("precision", TOLERANCES)
-@pytest.mark.parametrize(("storage", "hidden"), [("registers", 32), ("shared", 108), ("memory", 108)])
+@pytest.mark.parametrize(
+    ("storage", "hidden"), [("registers", 32), ("shared", 108), pytest.param("memory", 108, marks=unwatched)]
+)
 def test_every_place_for_the_weights(
     storage: str, hidden: int, precision: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -218,7 +230,7 @@ def test_every_place_for_the_weights(
 
 
 @pytest.mark.parametrize("precision", TOLERANCES)
-@pytest.mark.parametrize("hidden", [8, 32, 108])
+@pytest.mark.parametrize("hidden", [8, pytest.param(32, marks=unwatched), pytest.param(108, marks=unwatched)])
 def test_as_on_amd(hidden: int, precision: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Transposed products, and gates without an approximate tanh in either precision."""
     monkeypatch.setattr(variants, "is_turned", lambda machine: True)

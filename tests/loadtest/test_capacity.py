@@ -25,6 +25,8 @@ from model.data import open_data
 from model.features import fit_schema
 from model.zoo.dien import Dien
 
+pytestmark = pytest.mark.usefixtures("unwatched_processes")
+
 
 @pytest.fixture
 def artifact(tmp_path: Path) -> Path:

@@ -32,6 +32,7 @@ from model.zoo import make_network
 from model.zoo.dien import Dien
 from service.settings import BUNDLED_MODEL
 
+pytestmark = pytest.mark.usefixtures("unwatched_processes")
 ONE = {"median": 2.0, "least": 1.0, "greatest": 3.0}
 
 
@@ -50,6 +51,7 @@ def test_the_whole_ladder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsy
     monkeypatch.setattr(sweep, "LONGEST", 1.0)
     monkeypatch.setenv("AUGUR_LINGER_SECONDS", "0")
     monkeypatch.setenv("AUGUR_THREADS", "1")
+    monkeypatch.setenv("AUGUR_SEED", "")  # histories are sent along
     arguments = ["--duration", "0.2", "--warmup", "0", "--rounds", "1", "--users", "5", "--candidates", "4"]
     arguments += ["--start-rate", "60", "--low-rate", "60", "--p99-ms", "5000"]
     assert main([*arguments, "--model", str(saved(tmp_path / "tiny")), "--out", str(tmp_path / "out")]) == 0

@@ -20,6 +20,7 @@ from loadtest.report.__main__ import main
 from loadtest.report.parts import PARTS, Part
 from loadtest.report.running import OUTPUT, RECORD, known
 
+pytestmark = pytest.mark.usefixtures("unwatched_processes")
 TOY = f"python {Path(__file__).with_name('toy_server.py')} --port {{port}} --service-ms 2 --metrics"
 TOY += " --timing queue;dur=0.5,compute;dur=1"
 NAMED = {part.name: part for part in PARTS}

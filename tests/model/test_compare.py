@@ -31,6 +31,7 @@ from model.data import TEST, open_data
 from model.metrics import measure
 from model.training import predict
 
+pytestmark = pytest.mark.usefixtures("unwatched_processes")
 ROOT = Path(__file__).parents[2]
 NAMES = ("base", "din")
 TRAINING = (*SMALL[:-2], "--batch-size", "64", "--epochs", "3", "--learning-rate", "0.02", "--checkpoint-seconds", "0")
@@ -164,7 +165,7 @@ def test_every_picture_of_the_page_is_there(whole: Path) -> None:
 
 
 def test_a_killed_comparison_goes_on_to_the_same_results(data: str, whole: Path, tmp_path: Path) -> None:
-    words = options(data, tmp_path, "--models", "base")
+    words = options(data, tmp_path, "--models", "base", "--seeds", "1")
     killed = running(words)
     deadline = time.monotonic() + 60
     while not list(tmp_path.glob("cells/*/*/run/checkpoint.pt")):
@@ -174,7 +175,7 @@ def test_a_killed_comparison_goes_on_to_the_same_results(data: str, whole: Path,
     killed.send_signal(signal.SIGKILL)
     killed.communicate(timeout=30)
     assert call(run, *words) == 0
-    assert learnt(tmp_path)["base"] == learnt(whole)["base"]
+    assert learnt(tmp_path)["base"] == learnt(whole)["base"][:1]
     logs = [file.read_text() for file in tmp_path.glob("cells/*/*/log.txt")]
     assert any("--resume" in log for log in logs)
 

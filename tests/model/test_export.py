@@ -61,6 +61,7 @@ def test_torch_export(exported: tuple[Dien, torch.export.ExportedProgram, Inputs
     torch.testing.assert_close(program.module()(one).detach(), expected(model, other)[:1])
 
 
+@pytest.mark.no_cover  # the exporter is Python, and would take twice as long
 @pytest.mark.parametrize("exported", ["augru"], indirect=True)
 def test_onnx(exported: tuple[Dien, torch.export.ExportedProgram, Inputs]) -> None:
     model, program, other = exported

@@ -8,8 +8,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from process_parts import running
 
+pytestmark = pytest.mark.usefixtures("unwatched_processes")
 CONFIG = Path(__file__).with_name("schemathesis.toml")
 
 

@@ -11,6 +11,7 @@ import httpx
 import pytest
 from process_parts import running
 
+pytestmark = pytest.mark.usefixtures("unwatched_processes")
 BODY = b'{"user_id": "%d", "item_ids": [100, 101, 102]}'
 HEAD = b"POST /v1/score HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n"
 

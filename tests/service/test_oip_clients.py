@@ -12,6 +12,7 @@ import httpx
 import pytest
 from process_parts import ROOT, running
 
+pytestmark = pytest.mark.usefixtures("unwatched_processes")
 FOLDER = Path(__file__).parent / "clients"
 PYTHON = ROOT / ".venv" / "clients" / "bin" / "python"
 ITEMS = [100, 101, 7, 103]

@@ -73,6 +73,7 @@ def test_integers_are_read_in_place_where_they_are_aligned() -> None:
     assert views.count(True) == 1
 
 
+@pytest.mark.no_cover
 @settings(max_examples=1500, deadline=None)
 @given(
     st.dictionaries(st.sampled_from(NAMES), st.tuples(VALUES, st.booleans(), st.integers(0, 2)), max_size=3),
