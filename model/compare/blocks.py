@@ -36,7 +36,8 @@ PAPER = {
     "augru": ((0.7640, 0.00073), (0.7911, 0.00150)),
     "dien": ((0.7792, 0.00243), (0.8453, 0.00476)),
 }
-PAPER_HEAD = ("AUC", "above BaseModel", "paper, Electronics", "above BaseModel", "paper, Books", "above BaseModel")
+OURS_HEAD = ("AUC", "above BaseModel", "DIEN above it")
+PAPER_HEAD = (*OURS_HEAD, "paper, Electronics", "above BaseModel", "paper, Books", "above BaseModel")
 
 
 class Blocks:
@@ -85,16 +86,18 @@ class Blocks:
 
 
 def beside_paper(one: Comparison) -> str:
-    """The models of the comparison with what each is above BaseModel, here and in the paper."""
+    """The models of the comparison with what each is above BaseModel, here and in the paper, and below DIEN here."""
     study = next((study for study in one.studies if study["name"] == "models"), None)
     if study is None:
         return MISSING
     rows = one.rows(study)
-    base = next((row for row in rows if row.variant["settings"]["model"] == "base"), None)
+    by_model = {row.variant["settings"]["model"]: row for row in rows}
+    base, dien = by_model.get("base"), by_model.get("dien")
     lines = ["| | " + " | ".join(PAPER_HEAD) + " |", "|---|" + "---|" * len(PAPER_HEAD)]
     for row in rows:
         model = row.variant["settings"]["model"]
         cells = [spread(row.of("auc")), "-" if row is base else difference(row, base, False)]
+        cells.append("-" if dien is None or row is dien else difference(dien, row, False))
         for (mean, deviation), (of_base, _) in zip(PAPER[model], PAPER["base"], strict=True):
             cells += [
                 f"{short(mean)} ± {short(deviation, places=5)}",

@@ -353,4 +353,4 @@ def test_an_unknown_instruction_set_is_refused() -> None:
 
 def test_peak(isa: str) -> None:
     one = native.fma_peak(1, 100)  # long enough for a round that nobody disturbs
-    assert 1e8 < one < 1e13
+    assert 1e6 < one < 1e13  # a second's; that of a busy machine, built for the sanitizer, is a thousandth of its own
