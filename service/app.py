@@ -18,7 +18,7 @@ from starlette.middleware.errors import ServerErrorMiddleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from model.scorer import Scorer, load_scorer
-from service import batch, errors, explain, metrics, oip
+from service import batch, browse, errors, explain, metrics, oip
 from service.access import Witness
 from service.batch import BatchRoute
 from service.docs import add_docs
@@ -102,8 +102,8 @@ def create_app(settings: Settings, *, scorer: Scorer | None = None, store: Behav
     )
     app.engine = app.state.engine = engine
     app.state.metrics = metrics.registry(engine, product_version())
-    app.state.attention = explain.Attention()
-    routers = (router, batch.router, explain.router, oip.router, metrics.router)
+    app.state.explainer = explain.Explainer()
+    routers = (router, batch.router, explain.router, browse.router, oip.router, metrics.router)
     for each in routers:
         app.include_router(each)
     app.state.routes = [route for each in routers for route in each.routes]

@@ -62,6 +62,8 @@ def test_the_document_lists_every_route_with_its_errors(document: dict[str, Any]
         ("get", "/v1/users/{user_id}/behaviors"),
         ("delete", "/v1/users/{user_id}/behaviors"),
         ("get", "/v1/models"),
+        ("get", "/v1/catalogue"),
+        ("get", "/v1/users"),
         ("post", "/v1/models/{name}/load"),
         ("get", "/livez"),
         ("get", "/readyz"),
