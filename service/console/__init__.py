@@ -1,7 +1,6 @@
-"""The console at `/`: a page that asks the API as any client does. Read once, served from memory and to anyone.
+"""The console at `/`: a page that asks the API as any client does. Read once, served from memory, to anyone.
 
-What has a key to be asked for is the data, and the page asks for it. Assets lie below a digest of all of them, so that a
-browser may keep them for good.
+Only data takes a key, which the page asks for. Assets lie below a digest of all of them, to be kept for good.
 """
 
 from __future__ import annotations

@@ -50,13 +50,18 @@ export function start({ onSelect, onPick }) {
     const weights = told.candidates.flatMap((one) => one.attention);
     const range = [Math.min(...weights), Math.max(...weights)];
     cells = told.candidates.map((one, row) => one.attention.map((weight, column) => cell(weight, range, row, column, told)));
-    const rows = told.candidates.map((one, row) => h("tr", { class: one.item_id === told.pick ? "picked" : null }, h("th", { scope: "row", class: "figure" }, one.item_id), cells[row]));
+    const rows = told.candidates.map((one, row) => h("tr", { "data-item": one.item_id }, h("th", { scope: "row", class: "figure" }, one.item_id), cells[row]));
     const marks = told.history.map((one) => h("th", { scope: "col", "aria-label": `item ${one.item_id}, ${one.action}` }, glyph(told.actions.indexOf(one.action))));
     root.replaceChildren(
       h("table", { class: "heat", role: "grid", "aria-label": "Attention of candidates over behaviours" }, h("thead", {}, h("tr", {}, h("td"), marks)), h("tbody", {}, rows)),
       h("p", { class: "scale unit" }, `${percent(range[0])} `, h("span", { class: "ramp", "aria-hidden": "true" }), ` ${percent(range[1])} `, h("span", { id: "attention-at", class: "at" })),
     );
+    pick(told.pick);
     return range[1];
+  }
+
+  function pick(item) {
+    for (const row of root.querySelectorAll("tbody tr")) row.classList.toggle("picked", row.dataset.item === item);
   }
 
   function clear() {
@@ -65,5 +70,5 @@ export function start({ onSelect, onPick }) {
     return 0;
   }
 
-  return { show, select, clear };
+  return { show, select, pick, clear };
 }

@@ -69,6 +69,7 @@ async function refresh() {
   turn = new AbortController();
   const { signal } = turn;
   const slow = setTimeout(() => document.body.classList.add("slow"), SLOW_MS);
+  byId("main").ariaBusy = "true";
   keep();
   question.write(view, served.models, model());
   notice("");
@@ -81,7 +82,10 @@ async function refresh() {
     failed(error);
   } finally {
     clearTimeout(slow);
-    if (!signal.aborted) document.body.classList.remove("slow");
+    if (!signal.aborted) {
+      byId("main").ariaBusy = "false";
+      document.body.classList.remove("slow");
+    }
   }
 }
 
@@ -239,7 +243,7 @@ function pick(item) {
   view.pick = item;
   keep();
   showRanking();
-  if (explained) showAttention();
+  attention.pick(item);
   evolve(turn.signal).catch(failed);
 }
 
