@@ -18,6 +18,11 @@ function fill(element, properties, children) {
 export const h = (tag, properties = {}, ...children) => fill(document.createElement(tag), properties, children);
 export const svg = (tag, properties = {}, ...children) => fill(document.createElementNS(SVG, tag), properties, children);
 
+// Writing the same text anew would cost a layout.
+export function put(element, text) {
+  if (element.textContent !== text) element.textContent = text;
+}
+
 export const percent = (share, digits = 1) => `${(100 * share).toFixed(digits)} %`;
 export const points = (share) => `${share < 0 ? "−" : "+"}${Math.abs(100 * share).toFixed(1)}`;
 export const plural = (count, one, many) => `${count} ${count === 1 ? one : many}`;

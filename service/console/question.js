@@ -7,6 +7,7 @@ const option = (value, text, selected) => h("option", { value, selected }, text)
 
 export function start({ onAsk, onAnother, onDraw }) {
   const form = byId("question");
+  let offered = null; // candidates in the list beside the field for a behaviour's item
 
   function context() {
     const inputs = [...byId("context").querySelectorAll("input")].filter((input) => input.value.trim());
@@ -52,7 +53,8 @@ export function start({ onAsk, onAnother, onDraw }) {
     contextFields(asked.context_fields, view);
     for (const input of byId("context").querySelectorAll("input")) input.value = view.context[input.dataset.name] ?? "";
     modelChoices(models, view);
-    byId("candidates").replaceChildren(...view.items.map((item) => h("option", { value: item })));
+    if (offered !== view.items) byId("candidates").replaceChildren(...view.items.map((item) => h("option", { value: item })));
+    offered = view.items;
     const chosen = byId("add-action").value || asked.default_action;
     byId("add-action").replaceChildren(...asked.actions.map((action) => option(action, action, action === chosen)));
     byId("add-action").hidden = !asked.actions.length;

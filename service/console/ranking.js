@@ -1,6 +1,6 @@
 // The ranking: a row for each candidate, with what it was before beside it. Rows stay the same elements and move.
 
-import { byId, h, percent, points } from "./dom.js";
+import { byId, h, percent, points, put } from "./dom.js";
 
 const calm = matchMedia("(prefers-reduced-motion: reduce)");
 const MOVE = { duration: 350, easing: "ease-out" };
@@ -16,6 +16,7 @@ const spoken = { same: () => "same place", up: (row) => `up from ${row.before.ra
 
 export function start({ onPick, onTry }) {
   const body = byId("rows").tBodies[0];
+  const box = byId("rows").parentElement;
   const lines = new Map();
 
   function line(item) {
@@ -39,17 +40,17 @@ export function start({ onPick, onTry }) {
     parts.row.classList.toggle("picked", row.item === pick);
     parts.item.setAttribute("aria-pressed", String(row.item === pick));
     parts.item.title = "Explain this one";
-    parts.rank.textContent = row.rank;
+    put(parts.rank, String(row.rank));
     parts.change.className = `change ${kind}`;
-    parts.change.textContent = text;
+    put(parts.change, text);
     if (kind) parts.change.setAttribute("aria-label", spoken[kind](row));
     else parts.change.removeAttribute("aria-label");
-    parts.fields.textContent = fields(row.item).map(([, value]) => value).join(" · ");
-    parts.score.textContent = percent(row.score);
+    put(parts.fields, fields(row.item).map(([, value]) => value).join(" · "));
+    put(parts.score, percent(row.score));
     parts.bar.style.setProperty("--share", row.score);
     parts.bar.style.setProperty("--before", row.before ? row.before.score : row.score);
     parts.bar.classList.toggle("compared", Boolean(row.before));
-    parts.before.textContent = row.before ? `${percent(row.before.score)}  ${points(row.score - row.before.score)}` : "";
+    put(parts.before, row.before ? `${percent(row.before.score)}  ${points(row.score - row.before.score)}` : "");
     parts.try.title = `What if they also did this: ${action || "behaviour"}`;
     parts.try.setAttribute("aria-label", `What if: ${action || "behaviour"} with ${row.item}`);
   }
@@ -62,20 +63,26 @@ export function start({ onPick, onTry }) {
 
   // `told`: {pick, fields(item), names of the fields, action, compared: the title of what it is compared with, or null}
   function show(rows, told) {
-    const moving = !calm.matches && lines.size > 0;
-    const was = new Map(moving ? [...lines].map(([item, parts]) => [item, parts.row.offsetTop]) : []);
+    const was = new Map([...lines.keys()].map((item, place) => [item, place]));
     titles(told);
     const kept = new Map(rows.map((row) => [row.item, lines.get(row.item) ?? line(row.item)]));
     for (const row of rows) write(kept.get(row.item), row, told);
-    body.replaceChildren(...[...kept.values()].map((parts) => parts.row));
+    const elements = [...kept.values()].map((parts) => parts.row);
+    if (elements.some((element, place) => element !== body.rows[place]) || elements.length !== body.rows.length) body.replaceChildren(...elements);
     lines.clear();
     kept.forEach((parts, item) => lines.set(item, parts));
-    if (moving) for (const [item, parts] of kept) if (was.has(item)) move(parts.row, was.get(item));
+    if (!calm.matches) move([...kept.keys()].map((item, place) => [elements[place], was.get(item) ?? place, place]));
   }
 
-  function move(row, from) {
-    const way = from - row.offsetTop;
-    if (way) row.animate([{ transform: `translateY(${way}px)` }, { transform: "none" }], MOVE);
+  // Rows that are in sight go from where they were to where they are. All are of one height, which is read once.
+  function move(ways) {
+    if (ways.every(([, from, to]) => from === to)) return;
+    const height = ways[0][0].offsetHeight;
+    const [first, last] = [box.scrollTop / height - 1, (box.scrollTop + box.clientHeight) / height];
+    for (const [row, from, to] of ways) {
+      const seen = Math.max(from, to) > first && Math.min(from, to) < last;
+      if (from !== to && seen) row.animate([{ transform: `translateY(${(from - to) * height}px)` }, { transform: "none" }], MOVE);
+    }
   }
 
   return { show };
