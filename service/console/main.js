@@ -11,7 +11,7 @@ import { start as startLive } from "./live.js";
 import { start as startQuestion } from "./question.js";
 import { start as startRanking } from "./ranking.js";
 import * as telling from "./telling.js";
-import { MOST_CANDIDATES, empty, fromFragment, ranked, toFragment } from "./view.js";
+import { MOST_CANDIDATES, empty, fromFragment, ranked, timed, toFragment } from "./view.js";
 
 const DRAWN = 24;
 const EXPLAINED = 20; // rows of the heat map
@@ -100,6 +100,7 @@ async function recall(signal) {
     next.error = error;
   }
   stored = next;
+  if (view.history) view.history = timed(view.history, stored.events);
   before = null;
   at = -1;
 }

@@ -27,11 +27,12 @@ export function start({ onPick, onTry }) {
       fields: h("td", { class: "fields" }),
       bar: h("span", { class: "bar", "aria-hidden": "true" }),
       score: h("span", { class: "figure" }),
-      before: h("td", { class: "figure before" }),
+      was: h("span", { class: "was" }),
+      by: h("span", { class: "by" }),
       try: h("button", { type: "button", class: "quiet try", onclick: () => onTry(item) }, "+"),
     };
     const cells = [parts.rank, parts.change, h("th", { scope: "row" }, parts.item), parts.fields];
-    cells.push(h("td", { class: "score" }, parts.bar, parts.score), parts.before, h("td", {}, parts.try));
+    cells.push(h("td", { class: "score" }, parts.bar, parts.score), h("td", { class: "figure before" }, parts.was, parts.by), h("td", {}, parts.try));
     return { ...parts, row: h("tr", {}, cells) };
   }
 
@@ -50,13 +51,15 @@ export function start({ onPick, onTry }) {
     parts.bar.style.setProperty("--share", row.score);
     parts.bar.style.setProperty("--before", row.before ? row.before.score : row.score);
     parts.bar.classList.toggle("compared", Boolean(row.before));
-    put(parts.before, row.before ? `${percent(row.before.score)}  ${points(row.score - row.before.score)}` : "");
+    put(parts.was, row.before ? percent(row.before.score) : "");
+    put(parts.by, row.before ? points(row.score - row.before.score) : "");
     parts.try.title = `What if they also did this: ${action || "behaviour"}`;
     parts.try.setAttribute("aria-label", `What if: ${action || "behaviour"} with ${row.item}`);
   }
 
-  function titles(told) {
-    const cells = ["#", told.compared ? "moved" : "", "candidate", told.names.join(" · "), "click probability", told.compared ? `${told.compared}, and difference` : "", ""];
+  function titles(told, rows) {
+    const cells = ["#", told.compared ? "moved" : "", "candidate", told.names.join(" · "), "click probability", told.compared ?? "", ""];
+    byId("rows").style.setProperty("--id", Math.max(...rows.map((row) => row.item.length), 9));
     byId("rows").tHead.replaceChildren(h("tr", {}, cells.map((text) => (text ? h("th", { scope: "col" }, text) : h("td")))));
     byId("rows").classList.toggle("compared", Boolean(told.compared));
   }
@@ -64,7 +67,7 @@ export function start({ onPick, onTry }) {
   // `told`: {pick, fields(item), names of the fields, action, compared: the title of what it is compared with, or null}
   function show(rows, told) {
     const was = new Map([...lines.keys()].map((item, place) => [item, place]));
-    titles(told);
+    titles(told, rows);
     const kept = new Map(rows.map((row) => [row.item, lines.get(row.item) ?? line(row.item)]));
     for (const row of rows) write(kept.get(row.item), row, told);
     const elements = [...kept.values()].map((parts) => parts.row);

@@ -44,6 +44,16 @@ export function fromFragment(fragment) {
   return view;
 }
 
+// An edited history out of a link, with the times of the stored behaviours that it kept.
+export function timed(history, events) {
+  const left = events.slice();
+  return history.map((one) => {
+    const exact = left.findIndex((event) => event.item === one.item && event.action === one.action);
+    const place = exact < 0 ? left.findIndex((event) => event.item === one.item) : exact;
+    return { ...one, at: place < 0 ? null : left.splice(place, 1)[0].at };
+  });
+}
+
 // Best first; equal scores stay in the order asked. `before` is the same for what it is compared with.
 export function ranked(items, scores, before) {
   const order = (of) => items.map((_, place) => place).sort((a, b) => of[b] - of[a] || a - b);
