@@ -53,14 +53,20 @@ export function start({ onSelect, onEdit }) {
     const { at, list } = told;
     const one = list[at];
     const box = byId("selected");
-    if (!one) return box.replaceChildren();
+    const used = box.contains(document.activeElement) ? document.activeElement.name : "";
+    if (!one) {
+      box.replaceChildren();
+      return;
+    }
     const choices = told.actions.map((action) => h("option", { value: action, selected: action === one.action }, action));
-    const kind = h("select", { "aria-label": "Its action", onchange: (event) => rename(at, event.target.value) }, choices);
-    const button = (text, title, act, off) => h("button", { type: "button", title, disabled: off, onclick: act }, text);
-    return box.replaceChildren(
+    const kind = h("select", { name: "action", "aria-label": "Its action", onchange: (event) => rename(at, event.target.value) }, choices);
+    const button = (name, text, title, act, off) => h("button", { type: "button", name, title, disabled: off, onclick: act }, text);
+    box.replaceChildren(
       h("p", {}, glyph(place(one)), h("strong", {}, ` item ${one.item}`), ` ${told.fields(one.item).map((pair) => pair.join(" ")).join(", ")}`, h("span", { class: "unit" }, ` ${at + 1} of ${list.length}${one.at == null ? "" : `, ${when(one.at)} UTC`}`)),
-      h("div", { class: "row" }, told.actions.length ? kind : null, button("◀ Earlier", "Move it one place back (Alt and left arrow)", () => swap(at, -1), at === 0), button("Later ▶", "Move it one place on (Alt and right arrow)", () => swap(at, 1), at === list.length - 1), button("Remove", "What if this had not happened? (Delete)", () => remove(at))),
+      h("div", { class: "row" }, told.actions.length ? kind : null, button("earlier", "◀ Earlier", "Move it one place back (Alt and left arrow)", () => swap(at, -1), at === 0), button("later", "Later ▶", "Move it one place on (Alt and right arrow)", () => swap(at, 1), at === list.length - 1), button("remove", "Remove", "What if this had not happened? (Delete)", () => remove(at))),
     );
+    // What was used is there anew; at an end of the sequence the mark takes its place.
+    if (used) (box.querySelector(`[name="${used}"]:enabled`) ?? marks()[at]).focus();
   }
 
   strip.addEventListener("keydown", (event) => {

@@ -35,6 +35,10 @@ export function start(again) {
     byId("forget-key").hidden = false;
     again();
   });
+  // A hint closes as a tooltip does.
+  const close = (but) => document.querySelectorAll(".hint[open]").forEach((hint) => (hint.open = hint === but));
+  addEventListener("click", (event) => close(event.target.closest(".hint")));
+  addEventListener("keydown", (event) => event.key === "Escape" && close(null));
   byId("forget-key").hidden = !key.get();
   byId("forget-key").addEventListener("click", () => {
     key.forget();

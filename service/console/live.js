@@ -58,6 +58,7 @@ export function figures(before, after, seconds) {
   };
 }
 
+// Polls from the first `restart` on. A server that lacks a key, or has no metrics at this address, is not asked again.
 export function start() {
   let [last, timer] = [null, null];
 
@@ -67,9 +68,11 @@ export function start() {
       if (last) show(figures(last.metrics, now.metrics, (now.at - last.at) / 1000));
       timer = setTimeout(poll, last ? PERIOD_MS : PERIOD_MS / 2);
       last = now;
-    } catch {
+    } catch (error) {
       byId("live").classList.add("away");
-      [last, timer] = [null, setTimeout(poll, 2 * PERIOD_MS)];
+      byId("live").hidden = error.status === 404;
+      last = null;
+      if (![401, 404].includes(error.status)) timer = setTimeout(poll, 2 * PERIOD_MS);
     }
   }
 
@@ -79,12 +82,12 @@ export function start() {
     byId("live-degraded").classList.toggle("bad", found.degraded > 0);
   }
 
-  function follow() {
+  function restart() {
     clearTimeout(timer);
-    [last, timer] = [null, null];
+    last = null;
     if (!document.hidden) poll();
   }
 
-  document.addEventListener("visibilitychange", follow);
-  follow();
+  document.addEventListener("visibilitychange", restart);
+  return { restart };
 }

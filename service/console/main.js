@@ -31,6 +31,7 @@ let catalogue = { model: null, names: [], items: new Map() };
 let turn = new AbortController();
 const requests = {}; // the latest of each kind, to copy
 
+const live = startLive();
 const question = startQuestion({ onAsk: asked, onAnother: another, onDraw: draw });
 const behaviours = startBehaviours({ onSelect: look, onEdit: edit });
 const ranking = startRanking({ onPick: pick, onTry: tryItem });
@@ -180,7 +181,7 @@ function remember(page) {
 function showBehaviours() {
   const all = list();
   if (!(at in all)) at = all.length - 1;
-  const back = () => change({ history: null });
+  const back = () => change({ history: null }).then(() => byId("strip").querySelector(".at")?.focus());
   const text = telling.behaviours(view, stored, all, all.length - ignored(), back);
   behaviours.show({ list: all, actions: model().actions, ignored: ignored(), at, fields, says: text, edited: Boolean(view.history) });
 }
@@ -268,6 +269,7 @@ async function begin() {
   try {
     const [{ data }, users] = await Promise.all([ask(asking.models()), ask(asking.users()).catch(optional)]);
     served = data;
+    live.restart();
     sample = users.data.users;
     question.users(sample);
     says("about", [telling.about(served.models)]);
@@ -301,4 +303,3 @@ for (const button of document.querySelectorAll("button.curl")) {
 addEventListener("hashchange", begin);
 startDialogs(begin);
 begin();
-startLive();

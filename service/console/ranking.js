@@ -18,6 +18,8 @@ export function start({ onPick, onTry }) {
   const body = byId("rows").tBodies[0];
   const box = byId("rows").parentElement;
   const lines = new Map();
+  let height = 0;
+  addEventListener("resize", () => (height = 0));
 
   function line(item) {
     const parts = {
@@ -71,16 +73,18 @@ export function start({ onPick, onTry }) {
     const kept = new Map(rows.map((row) => [row.item, lines.get(row.item) ?? line(row.item)]));
     for (const row of rows) write(kept.get(row.item), row, told);
     const elements = [...kept.values()].map((parts) => parts.row);
+    const focused = body.contains(document.activeElement) ? document.activeElement : null;
     if (elements.some((element, place) => element !== body.rows[place]) || elements.length !== body.rows.length) body.replaceChildren(...elements);
+    focused?.focus({ preventScroll: true });
     lines.clear();
     kept.forEach((parts, item) => lines.set(item, parts));
     if (!calm.matches) move([...kept.keys()].map((item, place) => [elements[place], was.get(item) ?? place, place]));
   }
 
-  // Rows that are in sight go from where they were to where they are. All are of one height, which is read once.
+  // Rows that are in sight go from where they were to where they are. All are of one height, which takes a layout to read.
   function move(ways) {
     if (ways.every(([, from, to]) => from === to)) return;
-    const height = ways[0][0].offsetHeight;
+    height ||= ways[0][0].offsetHeight;
     const [first, last] = [box.scrollTop / height - 1, (box.scrollTop + box.clientHeight) / height];
     for (const [row, from, to] of ways) {
       const seen = Math.max(from, to) > first && Math.min(from, to) < last;

@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from io import BytesIO
 from pathlib import Path
 from statistics import median
 from typing import Literal
@@ -17,6 +18,7 @@ from typing import Literal
 sys.path.append(str(Path(__file__).parents[2]))
 
 from console_parts import Console, browser, chromium
+from PIL import Image
 from playwright.sync_api import Browser
 from process_parts import running
 
@@ -62,6 +64,11 @@ def ranking_ms(opened: Browser, url: str, times: int) -> list[list[float]]:
     return found
 
 
+def small(picture: Image.Image) -> Image.Image:
+    """In few colours, which is all that the page has."""
+    return picture.convert("RGB").quantize(256, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
+
+
 def draw(opened: Browser, url: str, folder: Path) -> None:
     """The pictures: the page as it opens, and a what-if in the dark theme."""
     pictures: tuple[tuple[str, Literal["light", "dark"]], ...] = (("console", "light"), ("console_what_if", "dark"))
@@ -78,9 +85,10 @@ def draw(opened: Browser, url: str, folder: Path) -> None:
             for place in (3, 6, 9):
                 console.page.click(f"#rows tbody tr:nth-child({place}) .try")
                 console.settled()
-        console.page.wait_for_timeout(2500)  # two readings of the metrics
+        console.page.click("text=Ask")
+        console.page.wait_for_timeout(2050)  # until the live figures have seen that
         console.page.mouse.move(0, 0)
-        console.page.screenshot(path=folder / f"{name}.png", full_page=True)
+        small(Image.open(BytesIO(console.page.screenshot(full_page=True)))).save(folder / f"{name}.png", optimize=True)
         context.close()
 
 

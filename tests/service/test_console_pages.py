@@ -173,6 +173,15 @@ def test_what_if_moves_the_ranking_and_not_the_store(server: str, look: Look) ->
     assert any(moved)
     assert "44 behaviours, where 43 are stored" in console.text("#behaviours-says")
 
+    # Who pressed a button finds it under the finger, wherever the row went.
+    assert console.page.evaluate("document.activeElement.ariaLabel") == f"What if: click with {last}"
+    console.page.click("#selected [name=earlier]")
+    console.settled()
+    assert console.page.evaluate("document.activeElement.name") == "earlier"
+    console.page.click("#selected [name=later]")
+    console.settled()
+    assert "44 of 44" in str(console.page.evaluate("document.activeElement.ariaLabel"))
+
     mark = console.page.locator("#strip .mark")
     mark.nth(43).focus()
     console.page.keyboard.press("Alt+ArrowLeft")
@@ -303,6 +312,8 @@ def test_everything_can_be_done_from_the_keyboard(server: str, look: Look) -> No
     page.focus("#why .hint summary >> nth=0")
     press("Enter")
     assert "adds up to 100 %" in console.text("#why .hint[open]")
+    press("Escape")
+    assert page.locator(".hint[open]").count() == 0
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
