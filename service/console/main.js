@@ -136,7 +136,7 @@ async function told(request, signal, part, id) {
 }
 
 async function explain(signal) {
-  const shown = rows.slice(0, EXPLAINED).map((row) => row.item);
+  const shown = [...new Set([...rows.slice(0, EXPLAINED).map((row) => row.item), ...(view.pick ? [view.pick] : [])])];
   if (!shown.length) return attention.clear();
   requests.explain = asking.explain(view, model(), shown);
   explained = await told(requests.explain, signal, attention, "attention-says");
@@ -246,7 +246,8 @@ function pick(item) {
   keep();
   showRanking();
   attention.pick(item);
-  evolve(turn.signal).catch(failed);
+  const away = explained && !explained.candidates.some((one) => one.item_id === item);
+  Promise.all([evolve(turn.signal), away && explain(turn.signal)]).catch(failed);
 }
 
 async function record(item) {

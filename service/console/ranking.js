@@ -3,6 +3,7 @@
 import { byId, h, percent, points, put } from "./dom.js";
 
 const calm = matchMedia("(prefers-reduced-motion: reduce)");
+const LONGEST = 24; // characters of a row's fields: to cut them off by style would cost a layer for each row
 const MOVE = { duration: 350, easing: "ease-out" };
 
 function change(row) {
@@ -11,6 +12,8 @@ function change(row) {
   if (!places) return ["same", "="];
   return places > 0 ? ["up", `▲ ${places}`] : ["down", `▼ ${-places}`];
 }
+
+const cut = (text) => (text.length > LONGEST ? `${text.slice(0, LONGEST - 1)}…` : text);
 
 const spoken = { same: () => "same place", up: (row) => `up from ${row.before.rank}`, down: (row) => `down from ${row.before.rank}` };
 
@@ -48,7 +51,7 @@ export function start({ onPick, onTry }) {
     put(parts.change, text);
     if (kind) parts.change.setAttribute("aria-label", spoken[kind](row));
     else parts.change.removeAttribute("aria-label");
-    put(parts.fields, fields(row.item).map(([, value]) => value).join(" · "));
+    put(parts.fields, cut(fields(row.item).map(([, value]) => value).join(" · ")));
     put(parts.score, percent(row.score));
     parts.bar.style.setProperty("--share", row.score);
     parts.bar.style.setProperty("--before", row.before ? row.before.score : row.score);
@@ -62,6 +65,7 @@ export function start({ onPick, onTry }) {
   function titles(told, rows) {
     const cells = ["#", told.compared ? "moved" : "", "candidate", told.names.join(" · "), "click probability", told.compared ?? "", ""];
     byId("rows").style.setProperty("--id", Math.max(...rows.map((row) => row.item.length), 9));
+    byId("rows").style.setProperty("--fields", Math.max(...rows.map((row) => lines.get(row.item)?.fields.textContent.length ?? 0), 9));
     byId("rows").tHead.replaceChildren(h("tr", {}, cells.map((text) => (text ? h("th", { scope: "col" }, text) : h("td")))));
     byId("rows").classList.toggle("compared", Boolean(told.compared));
   }
@@ -69,7 +73,6 @@ export function start({ onPick, onTry }) {
   // `told`: {pick, fields(item), names of the fields, action, compared: the title of what it is compared with, or null}
   function show(rows, told) {
     const was = new Map([...lines.keys()].map((item, place) => [item, place]));
-    titles(told, rows);
     const kept = new Map(rows.map((row) => [row.item, lines.get(row.item) ?? line(row.item)]));
     for (const row of rows) write(kept.get(row.item), row, told);
     const elements = [...kept.values()].map((parts) => parts.row);
@@ -78,6 +81,7 @@ export function start({ onPick, onTry }) {
     focused?.focus({ preventScroll: true });
     lines.clear();
     kept.forEach((parts, item) => lines.set(item, parts));
+    titles(told, rows);
     if (!calm.matches) move([...kept.keys()].map((item, place) => [elements[place], was.get(item) ?? place, place]));
   }
 

@@ -44,7 +44,7 @@ export function speed({ data, server, ms }) {
 
 export function attention(shown, all, steps, most) {
   if (!steps) return ["Without behaviours there is nothing to look at."];
-  const first = shown < all ? `The first ${shown} of the ranking. ` : "";
+  const first = shown < all ? `${shown} of the ${all} candidates. ` : "";
   return [`${first}All behaviours alike would have ${percent(1 / steps)} each; the strongest here has ${percent(most)}.`];
 }
 

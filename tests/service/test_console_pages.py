@@ -148,7 +148,11 @@ def test_a_newcomer_finds_something_to_look_at(server: str, look: Look) -> None:
     console.page.click("#draw")
     expect(console.page.locator(ROWS)).to_have_count(200)
     console.settled()
-    assert console.text("#attention-says").startswith("The first 20 of the ranking.")
+    assert console.text("#attention-says").startswith("20 of the 200 candidates.")
+    last = order(console)[-1]
+    console.page.click(f"{ROWS}:last-child .item")
+    expect(console.page.locator(".heat tbody tr")).to_have_count(21)
+    expect(console.page.locator("#evolution-says")).to_contain_text(f"Candidate {last}")
     assert console.page.evaluate(NAMELESS) == []
     assert console.page.evaluate("document.querySelectorAll('main').length") == 1
 
