@@ -17,10 +17,12 @@ export const key = {
 };
 
 const raw = (id) => (JSON.rawJSON ? JSON.rawJSON(id) : Number(id));
+const values = (fields, of) => Object.fromEntries(Object.entries(fields).map(([name, value]) => [name, of(value)]));
 
 export function write(body) {
   return JSON.stringify(body, (name, value) => {
     if (ID_LISTS.has(name) && Array.isArray(value)) return value.map(raw);
+    if (name === "context") return values(value, raw);
     return name === "item_id" ? raw(value) : value;
   });
 }

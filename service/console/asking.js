@@ -22,8 +22,7 @@ function historyOf(list, model) {
 
 function question(view, model, history) {
   const body = { user_id: view.user, item_ids: view.items };
-  const context = Object.entries(view.context);
-  if (context.length) body.context = Object.fromEntries(context.map(([name, value]) => [name, Number(value)]));
+  if (Object.keys(view.context).length) body.context = view.context;
   if (view.model) body.model = view.model;
   return history ? { ...body, ...historyOf(history, model) } : body;
 }

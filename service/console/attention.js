@@ -36,7 +36,7 @@ export function start({ onSelect, onPick }) {
   function look(td) {
     const column = Number(td.dataset.column);
     const one = told.history[column];
-    byId("attention-at").replaceChildren(glyph(told.actions.indexOf(one.action)), ` ${td.dataset.item} gives item ${one.item_id} ${td.textContent} of its attention`);
+    byId("attention-at").replaceChildren(glyph(told.actions, one.action), ` ${td.dataset.item} gives item ${one.item_id} ${td.textContent} of its attention`);
     onSelect(column);
   }
 
@@ -51,7 +51,7 @@ export function start({ onSelect, onPick }) {
     const range = [Math.min(...weights), Math.max(...weights)];
     cells = told.candidates.map((one, row) => one.attention.map((weight, column) => cell(weight, range, row, column, told)));
     const rows = told.candidates.map((one, row) => h("tr", { "data-item": one.item_id }, h("th", { scope: "row", class: "figure" }, one.item_id), cells[row]));
-    const marks = told.history.map((one) => h("th", { scope: "col", "aria-label": `item ${one.item_id}, ${one.action}` }, glyph(told.actions.indexOf(one.action))));
+    const marks = told.history.map((one) => h("th", { scope: "col", "aria-label": `item ${one.item_id} ${one.action ?? ""}` }, glyph(told.actions, one.action)));
     root.replaceChildren(
       h("table", { class: "heat", role: "grid", "aria-label": "Attention of candidates over behaviours" }, h("thead", {}, h("tr", {}, h("td"), marks)), h("tbody", {}, rows)),
       h("p", { class: "scale unit" }, `${percent(range[0])} `, h("span", { class: "ramp", "aria-hidden": "true" }), ` ${percent(range[1])} `, h("span", { id: "attention-at", class: "at" })),

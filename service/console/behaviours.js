@@ -19,21 +19,20 @@ export function start({ onSelect, onEdit }) {
   const strip = byId("strip");
   const marks = () => [...strip.querySelectorAll("button")];
 
-  const name = (one) => one.action ?? "no action";
-  const place = (one) => told.actions.indexOf(one.action);
+  const name = (one) => one.action ?? (told.actions.length ? "no action" : "behaviour");
 
   function mark(one, number) {
     const ignored = number < told.ignored;
     const label = `Behaviour ${number + 1} of ${told.list.length}: item ${one.item}, ${name(one)}${ignored ? ", too old to count" : ""}`;
     const look = () => onSelect(number);
-    return h("button", { type: "button", class: ignored ? "mark ignored" : "mark", "aria-label": label, title: label, onclick: look, onfocus: look, tabindex: -1 }, glyph(place(one)));
+    return h("button", { type: "button", class: ignored ? "mark ignored" : "mark", "aria-label": label, title: label, onclick: look, onfocus: look, tabindex: -1 }, glyph(told.actions, one.action));
   }
 
   function legend() {
     const counts = new Map(told.actions.map((action) => [action, 0]));
     for (const one of told.list) counts.set(name(one), (counts.get(name(one)) ?? 0) + 1);
     const entries = [...counts].filter(([, count]) => count);
-    byId("legend").replaceChildren(...entries.map(([action, count]) => h("li", {}, glyph(told.actions.indexOf(action)), `${action} `, h("span", { class: "figure" }, count))));
+    byId("legend").replaceChildren(...entries.map(([action, count]) => h("li", {}, glyph(told.actions, action), `${action} `, h("span", { class: "figure" }, count))));
   }
 
   function edited(change) {
@@ -62,7 +61,7 @@ export function start({ onSelect, onEdit }) {
     const kind = h("select", { name: "action", "aria-label": "Its action", onchange: (event) => rename(at, event.target.value) }, choices);
     const button = (name, text, title, act, off) => h("button", { type: "button", name, title, disabled: off, onclick: act }, text);
     box.replaceChildren(
-      h("p", {}, glyph(place(one)), h("strong", {}, ` item ${one.item}`), ` ${told.fields(one.item).map((pair) => pair.join(" ")).join(", ")}`, h("span", { class: "unit" }, ` ${at + 1} of ${list.length}${one.at == null ? "" : `, ${when(one.at)} UTC`}`)),
+      h("p", {}, glyph(told.actions, one.action), h("strong", {}, ` item ${one.item}`), ` ${told.fields(one.item).map((pair) => pair.join(" ")).join(", ")}`, h("span", { class: "unit" }, ` ${at + 1} of ${list.length}${one.at == null ? "" : `, ${when(one.at)} UTC`}`)),
       h("div", { class: "row" }, told.actions.length ? kind : null, button("earlier", "◀ Earlier", "Move it one place back (Alt and left arrow)", () => swap(at, -1), at === 0), button("later", "Later ▶", "Move it one place on (Alt and right arrow)", () => swap(at, 1), at === list.length - 1), button("remove", "Remove", "What if this had not happened? (Delete)", () => remove(at))),
     );
     // What was used is there anew; at an end of the sequence the mark takes its place.

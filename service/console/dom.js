@@ -45,7 +45,9 @@ const SHAPES = [
 ];
 const UNKNOWN = () => svg("path", { d: "M3 8h10", class: "hollow" });
 
-export function glyph(place) {
+// The mark of an action of a model; of a model that knows none, all are alike.
+export function glyph(actions, action) {
+  const place = actions.length ? actions.indexOf(action) : 0;
   const known = place >= 0;
   const shape = known ? SHAPES[place % SHAPES.length]() : UNKNOWN();
   return svg("svg", { viewBox: "0 0 16 16", "aria-hidden": "true", class: `glyph action-${known ? place % SHAPES.length : "none"}` }, shape);

@@ -39,7 +39,7 @@ export function start({ onSelect }) {
     const { history, one } = told;
     const behaviour = history[step];
     const [from, to] = one.evolution.probabilities.slice(step, step + 2);
-    return `${step + 1} of ${history.length}: item ${behaviour.item_id}, ${behaviour.action ?? "no action"}, attention ${percent(one.attention[step])}, update ${number(one.evolution.update[step])}, ${percent(from)} → ${percent(to)}`;
+    return `${step + 1} of ${history.length}: item ${behaviour.item_id}${behaviour.action ? `, ${behaviour.action}` : ""}, attention ${percent(one.attention[step])}, update ${number(one.evolution.update[step])}, ${percent(from)} → ${percent(to)}`;
   }
 
   function select(step) {
@@ -48,7 +48,7 @@ export function start({ onSelect }) {
     range.value = step;
     range.setAttribute("aria-valuetext", says(step));
     const { history } = told;
-    byId("evolution-at").replaceChildren(glyph(told.actions.indexOf(history[step].action)), ` ${says(step)}`);
+    byId("evolution-at").replaceChildren(glyph(told.actions, history[step].action), ` ${says(step)}`);
     root.querySelectorAll("rect").forEach((bar) => bar.classList.toggle("at", Number(bar.dataset.step) === step));
     root.querySelector(".now").setAttribute("d", `M${step + 1} 0V100`);
   }

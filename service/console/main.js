@@ -48,9 +48,10 @@ const picked = () => view.pick ?? rows[0]?.item;
 const says = (id, parts) => byId(id).replaceChildren(...parts);
 const keep = () => history.replaceState(null, "", toFragment(view));
 
+// Names and values of an item's side fields; none while they, or the item, are not known.
 function fields(item) {
   const known = catalogue.items.get(item);
-  return catalogue.names.map((name) => [name, known ? (known[name] ?? "–") : ""]);
+  return known ? catalogue.names.map((name) => [name, known[name] ?? "–"]) : [];
 }
 
 function notice(text) {
@@ -123,12 +124,12 @@ async function score(signal) {
   notice(telling.degraded(answer.data.degraded));
 }
 
-// A model without attention or evolution says so itself.
+// What cannot be explained, as by a model without attention, is told in the answer's place.
 async function told(request, signal, part, id) {
   try {
     return (await ask(request, signal)).data;
   } catch (error) {
-    if (error.field !== "model") throw error;
+    if (error.status !== 422) throw error;
     part.clear();
     says(id, [error.message]);
     return null;
@@ -265,9 +266,9 @@ async function record(item) {
 }
 
 async function begin() {
-  view = fromFragment(location.hash);
   const optional = (error) => (error.status === 401 ? Promise.reject(error) : { data: { users: [] } });
   try {
+    view = fromFragment(location.hash);
     const [{ data }, users] = await Promise.all([ask(asking.models()), ask(asking.users()).catch(optional)]);
     served = data;
     live.restart();

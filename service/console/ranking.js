@@ -64,7 +64,7 @@ export function start({ onPick, onTry }) {
 
   function titles(told, rows) {
     const cells = ["#", told.compared ? "moved" : "", "candidate", told.names.join(" · "), "click probability", told.compared ?? "", ""];
-    byId("rows").style.setProperty("--id", Math.max(...rows.map((row) => row.item.length), 9));
+    byId("rows").style.setProperty("--id", Math.max(...rows.map((row) => row.item.length), 7));
     byId("rows").style.setProperty("--fields", Math.max(...rows.map((row) => lines.get(row.item)?.fields.textContent.length ?? 0), 9));
     byId("rows").tHead.replaceChildren(h("tr", {}, cells.map((text) => (text ? h("th", { scope: "col" }, text) : h("td")))));
     byId("rows").classList.toggle("compared", Boolean(told.compared));

@@ -27,6 +27,14 @@ export function toFragment(view) {
   return `#${pairs.toString().replaceAll("%2C", ",")}`;
 }
 
+function decoded(text) {
+  try {
+    return decodeURIComponent(text);
+  } catch {
+    return text; // an address that was cut off, or typed
+  }
+}
+
 export function fromFragment(fragment) {
   const view = empty();
   const pairs = new URLSearchParams(fragment.replace(/^#/, ""));
@@ -39,7 +47,7 @@ export function fromFragment(fragment) {
   if (pairs.has("history")) {
     const actions = (pairs.get("actions") ?? "").split(",");
     const items = pairs.get("history").match(/-?\d+/g) ?? [];
-    view.history = items.map((item, place) => ({ item, action: decodeURIComponent(actions[place] ?? "") || null }));
+    view.history = items.map((item, place) => ({ item, action: decoded(actions[place] ?? "") || null }));
   }
   return view;
 }

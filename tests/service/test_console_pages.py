@@ -371,10 +371,12 @@ def test_ids_beyond_the_numbers_of_a_browser_stay_what_they_are(server: str, loo
     load = "async ([path, text]) => { const api = await import(path); return api.write(api.read(text)); }"
     text = '{"item_id":9223372036854775807,"item_ids":[],"score":0.5,"at":1652000000000}'
     assert console.page.evaluate(load, [module.replace("main.js", "api.js"), text]) == text
-    big = "const body = {item_ids: ['9007199254740993'], user_id: '7'}; return api.write(body); }"
+    big = (
+        "const body = {item_ids: ['9007199254740993'], context: {tab: '-9007199254740993'}}; return api.write(body); }"
+    )
     load = f"async (path) => {{ const api = await import(path); {big}"
     written = console.page.evaluate(load, module.replace("main.js", "api.js"))
-    assert written == '{"item_ids":[9007199254740993],"user_id":"7"}'
+    assert written == '{"item_ids":[9007199254740993],"context":{"tab":-9007199254740993}}'
 
 
 def test_a_server_that_is_slow_or_away_is_told(server: str, look: Look) -> None:
