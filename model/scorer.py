@@ -152,9 +152,9 @@ class Scorer:
     def evolution(self, one: ScoreInput) -> Evolution:
         """Interest evolution towards each candidate, step by step; for few candidates, since every state is kept.
 
-        In exact arithmetic whatever the precision of the scores: the last probability is that of `score` up to rounding
-        (1e-6), with "fast" up to the error of that. Raises ScoreInputError for a model without interest evolution, and
-        as `score` does.
+        States and attention are the kernels' own, the steps from there on exact whatever the precision: the last
+        probability is that of `score` up to rounding (1e-6), with "fast" up to the error of that. Raises
+        ScoreInputError for a model without interest evolution, and as `score` does.
         """
         if not isinstance(self._split, DienSplit):
             raise ScoreInputError("model", f"{self.config.title} has no interest evolution")

@@ -76,9 +76,7 @@ async function refresh() {
   question.write(view, served.models, model());
   notice("");
   try {
-    if (stored.user !== view.user || stored.error) await recall(signal);
-    showBehaviours();
-    await score(signal);
+    await Promise.all([past(signal), score(signal)]);
     await Promise.all([explain(signal), evolve(signal), learn(signal)]);
   } catch (error) {
     failed(error);
@@ -91,7 +89,14 @@ async function refresh() {
   }
 }
 
+async function past(signal) {
+  if (stored.user !== view.user || stored.error) await recall(signal);
+  showBehaviours();
+}
+
 async function recall(signal) {
+  before = null;
+  at = -1;
   requests.behaviours = asking.behaviours(view.user);
   const next = { user: view.user, events: [], error: null };
   try {
@@ -103,8 +108,6 @@ async function recall(signal) {
   }
   stored = next;
   if (view.history) view.history = timed(view.history, stored.events);
-  before = null;
-  at = -1;
 }
 
 async function score(signal) {
