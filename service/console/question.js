@@ -7,7 +7,7 @@ const option = (value, text, selected) => h("option", { value, selected }, text)
 
 export function start({ onAsk, onAnother, onDraw }) {
   const form = byId("question");
-  let offered = null; // candidates in the list beside the field for a behaviour's item
+  let offered = ""; // what the lists to choose from were made of
 
   function context() {
     const inputs = [...byId("context").querySelectorAll("input")].filter((input) => input.value.trim());
@@ -47,14 +47,21 @@ export function start({ onAsk, onAnother, onDraw }) {
     byId("versus").replaceChildren(option("", alone ? "one model is loaded" : "nothing", !view.versus), ...(alone ? [] : others.map((name) => option(name, name, name === view.versus))));
   }
 
+  // Writing the same again would cost a layout.
+  function put(input, value) {
+    if (input.value !== value) input.value = value;
+  }
+
   function write(view, models, asked) {
-    byId("user").value = view.user;
-    byId("items").value = view.items.join(" ");
+    put(byId("user"), view.user);
+    put(byId("items"), view.items.join(" "));
     contextFields(asked.context_fields, view);
-    for (const input of byId("context").querySelectorAll("input")) input.value = view.context[input.dataset.name] ?? "";
+    for (const input of byId("context").querySelectorAll("input")) put(input, view.context[input.dataset.name] ?? "");
+    const choices = JSON.stringify([models.map((one) => one.version), view.model, view.versus, asked.name, view.items]);
+    if (choices === offered) return;
+    offered = choices;
     modelChoices(models, view);
-    if (offered !== view.items) byId("candidates").replaceChildren(...view.items.map((item) => h("option", { value: item })));
-    offered = view.items;
+    byId("candidates").replaceChildren(...view.items.map((item) => h("option", { value: item })));
     const chosen = byId("add-action").value || asked.default_action;
     byId("add-action").replaceChildren(...asked.actions.map((action) => option(action, action, action === chosen)));
     byId("add-action").hidden = !asked.actions.length;

@@ -21,8 +21,6 @@ export function start({ onPick, onTry }) {
   const body = byId("rows").tBodies[0];
   const box = byId("rows").parentElement;
   const lines = new Map();
-  let height = 0;
-  addEventListener("resize", () => (height = 0));
 
   function line(item) {
     const parts = {
@@ -73,23 +71,34 @@ export function start({ onPick, onTry }) {
   // `told`: {pick, fields(item), names of the fields, action, compared: the title of what it is compared with, or null}
   function show(rows, told) {
     const was = new Map([...lines.keys()].map((item, place) => [item, place]));
+    const sight = calm.matches || !lines.size ? null : inSight();
     const kept = new Map(rows.map((row) => [row.item, lines.get(row.item) ?? line(row.item)]));
     for (const row of rows) write(kept.get(row.item), row, told);
     const elements = [...kept.values()].map((parts) => parts.row);
-    const focused = body.contains(document.activeElement) ? document.activeElement : null;
-    if (elements.some((element, place) => element !== body.rows[place]) || elements.length !== body.rows.length) body.replaceChildren(...elements);
-    focused?.focus({ preventScroll: true });
+    place(elements);
     lines.clear();
     kept.forEach((parts, item) => lines.set(item, parts));
     titles(told, rows);
-    if (!calm.matches) move([...kept.keys()].map((item, place) => [elements[place], was.get(item) ?? place, place]));
+    if (sight) move([...kept.keys()].map((item, place) => [elements[place], was.get(item) ?? place, place]), sight);
   }
 
-  // Rows that are in sight go from where they were to where they are. All are of one height, which takes a layout to read.
-  function move(ways) {
-    if (ways.every(([, from, to]) => from === to)) return;
-    height ||= ways[0][0].offsetHeight;
-    const [first, last] = [box.scrollTop / height - 1, (box.scrollTop + box.clientHeight) / height];
+  // Rows that stand where they should are left alone: one that is put in anew costs its style and layout.
+  function place(elements) {
+    const focused = body.contains(document.activeElement) ? document.activeElement : null;
+    const kept = new Set(elements);
+    for (const row of [...body.rows]) if (!kept.has(row)) row.remove();
+    elements.forEach((element, at) => element !== body.rows[at] && body.insertBefore(element, body.rows[at] ?? null));
+    if (focused && document.activeElement !== focused) focused.focus({ preventScroll: true });
+  }
+
+  // Read before anything is written, when no layout is due: the height of a row, which is that of all, the first and last.
+  function inSight() {
+    const height = body.rows[0].offsetHeight;
+    return { height, first: box.scrollTop / height - 1, last: (box.scrollTop + box.clientHeight) / height };
+  }
+
+  // Rows in sight go from where they were to where they are.
+  function move(ways, { height, first, last }) {
     for (const [row, from, to] of ways) {
       const seen = Math.max(from, to) > first && Math.min(from, to) < last;
       if (from !== to && seen) row.animate([{ transform: `translateY(${(from - to) * height}px)` }, { transform: "none" }], MOVE);
