@@ -12,18 +12,25 @@ from kernels.contract import GruWeights, check_lengths, check_values
 from kernels.heads import HeadInputs, HeadLayer, HeadWeights, check_head_values
 
 
-def step(projected: Tensor, state: Tensor, weights: GruWeights, cell: str = "gru", a: Tensor | float = 1.0) -> Tensor:
-    """One step of a cell. `projected [C, 3H]`, `state [C, H]`, attention `a [C, 1]`; the new state `[C, H]`.
-
-    GRU (DIEN eq. 2-5); what becomes of the update gate: AUGRU a·u (eq. 15), AGRU a (eq. 13), else u.
-    """
+def gates(projected: Tensor, state: Tensor, weights: GruWeights) -> tuple[Tensor, Tensor]:
+    """Update gate and candidate state of a step (DIEN eq. 2-4): `projected [C, 3H]`, `state [C, H]`; `[C, H]` each."""
     both = 2 * weights.hidden
     product = state @ weights.w_recurrent
     u, r = torch.sigmoid(projected[..., :both] + product[..., :both]).chunk(2, dim=-1)
-    c = torch.tanh(torch.addcmul(projected[..., both:], r, product[..., both:] + weights.bias_candidate))
+    return u, torch.tanh(torch.addcmul(projected[..., both:], r, product[..., both:] + weights.bias_candidate))
+
+
+def effective(u: Tensor, cell: str, a: Tensor | float) -> Tensor | float:
+    """What attention `a [C, 1]` makes of the update gate `u [C, H]`: AUGRU a·u (eq. 15), AGRU a (eq. 13), else u."""
     if cell == "augru":
-        u = a * u
-    return torch.lerp(state, c, a if cell == "agru" else u)  # (1 - u)∘h + u∘c
+        return a * u
+    return a if cell == "agru" else u
+
+
+def step(projected: Tensor, state: Tensor, weights: GruWeights, cell: str = "gru", a: Tensor | float = 1.0) -> Tensor:
+    """One step of a cell (DIEN eq. 5): `projected [C, 3H]`, `state [C, H]`, attention `a [C, 1]`; new `[C, H]`."""
+    u, c = gates(projected, state, weights)
+    return torch.lerp(state, c, effective(u, cell, a))  # (1 - u)∘h + u∘c
 
 
 def unavailable() -> None:

@@ -26,7 +26,7 @@ from loadtest.servers import ROOT, SERVER, START_SECONDS, STOP_SECONDS, ServerEr
 from loadtest.traffic import DATA
 
 LOCALHOST = "127.0.0.1"
-RIGHTS = ("+get", "+mget", "+set", "+del", "+evalsha", "+eval", "+ping", "+select")
+RIGHTS = ("+get", "+mget", "+set", "+del", "+evalsha", "+eval", "+ping", "+select", "+scan")
 TOOLS = ("redis-server", "redis-cli", "haproxy")
 PROXY = ROOT / "docker" / "haproxy" / "haproxy.cfg"
 REDIS = ROOT / "docker" / "redis" / "redis.conf"

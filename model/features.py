@@ -80,6 +80,15 @@ class FeatureSchema:
         """Whether the user's own id is a feature."""
         return "user_id" in self.vocabularies
 
+    def item_values(self, item_ids: IntArray) -> dict[str, list[int | None]]:
+        """Side fields of items by name, as the data had them; None for a value that training did not know."""
+        rows = self.item_rows[self.catalogue.rows(item_ids)]
+        values: dict[str, list[int | None]] = {}
+        for place, name in enumerate(self.item_fields[1:], 1):
+            known = self.vocabularies[name].ids
+            values[name] = [int(known[row - 1]) if row else None for row in rows[:, place].tolist()]
+        return values
+
     def action_rows(self, places: npt.ArrayLike) -> IntArray:
         """Rows of actions given as places in `actions`; -1 is an unknown action."""
         return np.asarray(places, dtype=np.int64) + 1

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -21,13 +21,23 @@ from model.artifact import Artifact, load_artifact
 from model.data.dataset import IntArray
 from model.ragged import Ids, Ragged, Requests, ScoreInput, ScoreInputError, as_ids
 from model.zoo import Runtime, Split, split_network
+from model.zoo.dien import DienSplit
 from model.zoo.split import AttendingSplit
 
-__all__ = ["Ids", "ScoreInput", "ScoreInputError", "Scorer", "load_scorer"]
+__all__ = ["Evolution", "Ids", "ScoreInput", "ScoreInputError", "Scorer", "load_scorer"]
 
 TABLE_BUDGET = 1 << 30  # bytes; what would be larger as a table is computed on the fly
 
 Scores = npt.NDArray[np.float32]
+
+
+class Evolution(NamedTuple):
+    """How the interest of a history evolves towards C candidates, over the T behaviours that count."""
+
+    attention: Scores  # [C, T], as `Scorer.attention` has it
+    update: Scores  # [C, T] the update gate under attention (AUGRU: a·u, DIEN eq. 14), mean over the hidden units
+    moved: Scores  # [C, T] length of the state's change
+    probabilities: Scores  # [C, T + 1] were evolution to end here: before the first behaviour, then after each
 
 
 class Scorer:
@@ -133,6 +143,26 @@ class Scorer:
         rows = self._requests.ragged([one]).on(self.device)
         with torch.inference_mode():
             return self._split.attention(rows).cpu().numpy()
+
+    @property
+    def evolves(self) -> bool:
+        """Whether the model has interest evolution."""
+        return isinstance(self._split, DienSplit)
+
+    def evolution(self, one: ScoreInput) -> Evolution:
+        """Interest evolution towards each candidate, step by step; for few candidates, since every state is kept.
+
+        States and attention are the kernels' own, the steps from there on exact whatever the precision: the last
+        probability is that of `score` up to rounding (1e-6), with "fast" up to the error of that. Raises
+        ScoreInputError for a model without interest evolution, and as `score` does.
+        """
+        if not isinstance(self._split, DienSplit):
+            raise ScoreInputError("model", f"{self.config.title} has no interest evolution")
+        rows = self._requests.ragged([one]).on(self.device)
+        with torch.inference_mode():
+            attention, update, moved, logits = self._split.evolution(rows)
+            parts = (attention, update, moved, torch.sigmoid(logits))
+            return Evolution(*(part.cpu().numpy() for part in parts))
 
     def _probabilities(self, batch: Ragged) -> Scores:
         """Click probabilities `[C]`: in one call where it can be, else by one operation after the other."""

@@ -18,7 +18,7 @@ from starlette.middleware.errors import ServerErrorMiddleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from model.scorer import Scorer, load_scorer
-from service import batch, errors, explain, metrics, oip
+from service import batch, browse, console, errors, explain, metrics, oip
 from service.access import Witness
 from service.batch import BatchRoute
 from service.docs import add_docs
@@ -42,6 +42,7 @@ NO_REFERRER = (b"referrer-policy", b"no-referrer")
 CLOSE = (b"connection", b"close")
 # An answer with an etag says itself how long it may be kept.
 INFER = "/v2/models/{name}/infer"
+CONSOLE = "/"  # the page and its files, counted as one
 OURS = frozenset(
     (b"x-request-id", b"x-content-type-options", b"referrer-policy", b"connection", b"cache-control", b"etag")
 )
@@ -102,8 +103,8 @@ def create_app(settings: Settings, *, scorer: Scorer | None = None, store: Behav
     )
     app.engine = app.state.engine = engine
     app.state.metrics = metrics.registry(engine, product_version())
-    app.state.attention = explain.Attention()
-    routers = (router, batch.router, explain.router, oip.router, metrics.router)
+    app.state.explainer = explain.Explainer()
+    routers = (router, batch.router, explain.router, browse.router, oip.router, metrics.router)
     for each in routers:
         app.include_router(each)
     app.state.routes = [route for each in routers for route in each.routes]
@@ -140,12 +141,15 @@ class Door:
         self._app = app
         self._engine = engine
         # Served without the framework.
-        self._keys = Keys(engine.settings)
+        pages = console.assets() if engine.settings.console else {}
+        self._keys = Keys(engine.settings, pages)
         self._witness = Witness(engine.settings, engine.batcher.tallies)
-        self._direct: dict[tuple[str, str], ASGIApp] = {
-            ("POST", "/v1/score"): ScoreRoute(engine),
-            ("POST", "/v1/score:batch"): BatchRoute(engine),
+        self._direct: dict[tuple[str, str], tuple[ASGIApp, str]] = {
+            ("POST", "/v1/score"): (ScoreRoute(engine), "/v1/score"),
+            ("POST", "/v1/score:batch"): (BatchRoute(engine), "/v1/score:batch"),
         }
+        for path, page in pages.items():
+            self._direct["GET", path] = self._direct["HEAD", path] = page, CONSOLE
         self._infer = InferRoute(engine)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -200,7 +204,7 @@ class Door:
         """What answers a request: past the framework, with the template of its path, or within it."""
         direct = self._direct.get((method, path))
         if direct is not None:
-            return direct, path
+            return direct
         if method == "POST" and oip.model_of(path) is not None:
             return self._infer, INFER
         return self._app, None

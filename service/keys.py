@@ -27,7 +27,9 @@ Pairs = Sequence[tuple[str, bytes]]  # names and hashes
 class Keys:
     """The keys of a server. An admin key opens every route, a user's all but those that change the server."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, pages: Iterable[str] = ()) -> None:
+        """`pages` are paths that anyone may read, since there is nothing of users in them."""
+        self._open = PROBES.union(pages)
         self.users = _hashed(key_pairs(settings.api_keys))
         self.admins = _hashed(key_pairs(settings.admin_keys))
 
@@ -40,7 +42,7 @@ class Keys:
         """
         path = scope["path"]
         admin = is_admin(scope["method"], path)
-        if not admin and (not self.users or path in PROBES):
+        if not admin and (not self.users or path in self._open):
             return None
         if admin and not self.admins and not self.users:
             raise ForbiddenError(_NO_ADMIN)

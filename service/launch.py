@@ -52,7 +52,8 @@ def launch(settings: Settings, listener: socket.socket) -> None:
         users = runner.run(_prepare_store(app.state.engine, data))
         example = try_line(url_of(listener), app.state.engine.models.default.scorer, data)
         url = url_of(listener)
-        lines = f"{start_line(app.state.engine, users)}\nserving {url}  (docs: /docs)\ntry: {example}"
+        pages = "console: /, docs: /docs" if settings.console else "docs: /docs"
+        lines = f"{start_line(app.state.engine, users)}\nserving {url}  ({pages})\ntry: {example}"
         if settings.log_format == "json":
             lines = announce.as_json(app.state.engine, product_version(), url, users, example)
         announce.warn_if_open(settings, listener)

@@ -248,7 +248,7 @@ async def ready(request: Request) -> Response:
 
 @router.get("/", include_in_schema=False)
 async def root() -> Response:
-    """A person who opens the address finds the documentation."""
+    """A person who opens the address finds the documentation, where there is no console."""
     return RedirectResponse("/docs")
 
 

@@ -148,6 +148,7 @@ class Settings:
         metadata=rule("keys as NAME:SHA256,NAME:SHA256 (python -m service.keys makes one); unset: open to all"),
     )
     admin_keys: str = field(default="", metadata=rule("keys that may change the models too, in the same form"))
+    console: int = field(default=1, metadata=rule("0: no page at /, which then leads to /docs", low=0, high=1))
     log_level: str = field(default="info", metadata=rule("one of " + ", ".join(LOG_LEVELS)))
     log_format: str = field(default="text", metadata=rule("one of " + ", ".join(LOG_FORMATS)))
     access_log: int = field(default=0, metadata=rule("1: a line for each request", low=0, high=1))

@@ -64,10 +64,13 @@ def test_a_wheel_is_made_without_a_compiler(tmp_path: Path) -> None:
         "model/artifacts/kuairand/model.json",
         "model/artifacts/kuairand/model.safetensors",
         "service/stores/append.lua",
+        "service/console/index.html",
+        "service/console/console.css",
+        "service/console/icon.svg",
+        "service/console/main.js",
     } <= names
-    assert not {name for name in names if not name.endswith((".py", ".pyi", ".json", ".safetensors", ".lua"))} - {
-        name for name in names if ".dist-info/" in name
-    }
+    code = (".py", ".pyi", ".json", ".safetensors", ".lua", ".html", ".css", ".svg", ".js")
+    assert not {name for name in names if not name.endswith(code)} - {name for name in names if ".dist-info/" in name}
     assert {name.split("/")[0] for name in names if ".dist-info/" not in name} == {
         "kernels",
         "loadtest",

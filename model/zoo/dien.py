@@ -5,12 +5,14 @@ B rows, T steps, C candidates, N behaviours, H hidden.
 
 from __future__ import annotations
 
-from typing import cast
+from collections.abc import Iterator
+from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor
 
 import kernels
+from kernels.reference import effective, gates
 from model.config import RELEASED
 from model.layers import Gru, mask
 from model.ragged import Rows
@@ -47,18 +49,29 @@ class Dien(Recurrent):
         To compare with, and no faster than torch walks it.
         """
         weights, real = self.evolution.weights(), mask(lengths, states.shape[0]).to(states.dtype).unsqueeze(-1)
-        both = 2 * weights.hidden
         state = states.new_zeros(states.shape[1], weights.hidden)
         for projected, a, alive in zip(states @ weights.w_input + weights.bias, attention, real, strict=True):
-            product, scale = state @ weights.w_recurrent, a.unsqueeze(-1)
-            u, r = torch.sigmoid(projected[:, :both] + product[:, :both]).chunk(2, dim=-1)
-            c = torch.tanh(projected[:, both:] + r * (product[:, both:] + weights.bias_candidate))
-            state = torch.lerp(state, c, alive * (scale + (1 - scale) * u))
+            u, c = gates(projected, state, weights)
+            state = torch.lerp(state, c, alive * released(u, a.unsqueeze(-1)))
         return state
 
     def final(self, states: Tensor, target: Tensor, lengths: Tensor) -> Tensor:
         """The final interest `[B, H]` towards `target [B, E]`."""
         return self.evolve(states, self.attend(states, target, lengths), lengths)
+
+
+def released(u: Tensor, a: Tensor) -> Tensor:
+    """The update gate of the authors' code, of the gate `u [B, H]` and attention `a [B, 1]`."""
+    return a + (1 - a) * u
+
+
+class Evolution(NamedTuple):
+    """How the interest of one history evolves towards C candidates over its T steps."""
+
+    attention: Tensor  # [C, T]
+    update: Tensor  # [C, T] what the update gate came to under attention, mean over the hidden units
+    moved: Tensor  # [C, T] length of the state's change
+    logits: Tensor  # [C, T + 1] were this the final interest: before any step, then after each
 
 
 class DienSplit(RecurrentSplit[Dien]):
@@ -113,3 +126,34 @@ class DienSplit(RecurrentSplit[Dien]):
         lengths = rows.offsets.diff()[rows.history_of]
         place = rows.offsets[rows.history_of] + torch.arange(weights.shape[1], device=weights.device).unsqueeze(1)
         return self.model.evolve(states[place.clamp(max=len(states) - 1)], weights.t(), lengths)  # [T, C, H] in
+
+    def evolution(self, rows: Rows) -> Evolution:
+        """The evolution of `final` with every step kept, of a batch with one history: walked in torch."""
+        states = self.keys(rows)
+        attention = self.attend(states, rows)
+        walked = [(states.new_zeros(0), states.new_zeros(len(attention), self.config.hidden))]
+        walked += self._walk(states, attention)
+        evolved = torch.stack([state for _, state in walked], dim=1)  # [C, T + 1, H]
+        steps = evolved.shape[1]
+        each = rows._replace(
+            candidates=rows.candidates.repeat_interleave(steps), request_of=rows.request_of.repeat_interleave(steps)
+        )
+        logits = self._of_head(each, evolved.flatten(0, 1), self.pooled(rows)[rows.history_of_request])
+        update = [u.mean(1) for u, _ in walked[1:]]
+        return Evolution(
+            attention,
+            torch.stack(update, dim=1) if update else torch.empty_like(attention),
+            evolved.diff(dim=1).norm(dim=2),
+            logits.view(-1, steps),
+        )
+
+    def _walk(self, states: Tensor, attention: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+        """The update gate in effect and the state after it, `[C, H]` each, for each step."""
+        weights, cell = self._evolution, self.config.cell
+        state = states.new_zeros(len(attention), weights.hidden)
+        for product, a in zip(states @ weights.w_input, attention.t().unsqueeze(2), strict=True):
+            projected = (a * product if cell == "aigru" else product) + weights.bias
+            u, c = gates(projected, state, weights)
+            u = released(u, a) if cell == RELEASED else torch.as_tensor(effective(u, cell, a))
+            state = torch.lerp(state, c, u)
+            yield u, state

@@ -34,6 +34,9 @@ class BehaviorStore(Protocol):
         not answer.
         """
 
+    async def users(self, limit: int) -> list[str]:
+        """Some of the users who have behaviours, at most `limit`, which ones is not said; a single cheap look."""
+
     async def append(self, events: Mapping[str, Records]) -> Appended:
         """Adds events to their users' sequences, by the rule of `records.merge`."""
 

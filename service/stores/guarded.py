@@ -143,6 +143,10 @@ class GuardedStore:
         self.counts["read_users"] += len(user_ids)
         return await self._guard("read_errors", self._store.histories, user_ids)
 
+    async def users(self, limit: int) -> list[str]:
+        """See `BehaviorStore`."""
+        return await self._guard("read_errors", self._store.users, limit)
+
     async def append(self, events: Mapping[str, Records]) -> Appended:
         """See `BehaviorStore`."""
         with self._writing(events):

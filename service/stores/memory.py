@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import islice
 
 from service.stores.records import Appended, Records, empty, merge, unpack
 
@@ -20,6 +21,11 @@ class MemoryStore:
     async def histories(self, user_ids: Sequence[str]) -> list[Records | None]:
         """See `BehaviorStore`."""
         return [self.read(user_id) for user_id in user_ids]
+
+    async def users(self, limit: int) -> list[str]:
+        """See `BehaviorStore`; those written longest ago."""
+        self._forget_expired()
+        return list(islice(self._sequences, limit))
 
     async def append(self, events: Mapping[str, Records]) -> Appended:
         """See `BehaviorStore`."""

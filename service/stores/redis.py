@@ -29,6 +29,8 @@ log = logging.getLogger("augur.store")
 
 APPEND = files("service.stores").joinpath("append.lua").read_bytes()
 APPEND_SHA = sha1(APPEND, usedforsecurity=False).hexdigest()
+PREFIX = "augur:1:{"
+LOOKED_AT = 1000  # keys among which to find users, where some are asked for
 SEED_CHUNK = 500
 SEED_SECONDS = 10.0
 # No request waits so long: a connection that takes longer than a read is there for the next one.
@@ -38,7 +40,13 @@ CONNECT_SECONDS = 1.0
 def key(user_id: str) -> bytes:
     """The key of a user: `augur`, the version of the layout, the id as hash tag with its braces escaped."""
     safe = user_id.replace("%", "%25").replace("{", "%7B").replace("}", "%7D")
-    return f"augur:1:{{{safe}}}".encode()
+    return f"{PREFIX}{safe}}}".encode()
+
+
+def user_of(name: bytes) -> str:
+    """The user of a key."""
+    safe = name.decode()[len(PREFIX) : -1]
+    return safe.replace("%7B", "{").replace("%7D", "}").replace("%25", "%")
 
 
 class RedisStore:
@@ -66,6 +74,17 @@ class RedisStore:
         except (NodeError, ResponseError) as error:
             raise _failure("read", error) from error
         return [_records(value) for value in values]
+
+    async def users(self, limit: int) -> list[str]:
+        """See `BehaviorStore`; of a cluster those on one of its servers."""
+        deadline = asyncio.get_running_loop().time() + self._read_timeout
+        scan = ("SCAN", 0, "MATCH", f"{PREFIX}*", "COUNT", LOOKED_AT)
+        try:
+            replies = await self._servers.run([(key(""), scan)], deadline)
+        except NodeError as error:
+            raise _failure("users", error) from error
+        _, names = _checked("users", replies)[0]
+        return [user_of(name) for name in names[:limit]]
 
     async def append(self, events: Mapping[str, Records]) -> Appended:
         """See `BehaviorStore`; one round trip for each server, each user's append atomic by itself."""

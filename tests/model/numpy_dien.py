@@ -117,11 +117,12 @@ class NumpyDien:
         width = self.part("extractor")["w_input"].shape[0]
         return np.array(steps).reshape(len(steps), width)
 
-    def logit(self, row: Row, cell: str, layers: int, kind: str) -> float:
+    def logit(self, row: Row, cell: str, layers: int, kind: str, steps: int | None = None) -> float:
+        """As if interest evolution ended after so many steps; None: after all."""
         behaviors, target = self.behaviors(row), self.item(row.target)
         states = interest_states(self.part("extractor"), behaviors)
         a = attention(states, self.all["attention.weight"], target)
-        final = final_interest(self.part("evolution"), states, a, cell)
+        final = final_interest(self.part("evolution"), states[:steps], a[:steps], cell)
         pooled = np.zeros(behaviors.shape[1])
         for behavior in behaviors:
             pooled = pooled + behavior / len(behaviors)

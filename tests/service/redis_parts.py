@@ -364,7 +364,7 @@ class Certificates:
         issued.cert_chain_pems[0].write_to_path(self.chain)
 
 
-RIGHTS = "+get +mget +set +del +evalsha +eval +ping +select"
+RIGHTS = "+get +mget +set +del +evalsha +eval +ping +select +scan"
 PASSWORD, WRITTEN = "s3cr%t/@", "s3cr%25t%2F%40"
 
 

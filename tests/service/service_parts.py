@@ -31,7 +31,7 @@ class TwinScorer:
     """A scorer whose scores can be told by hand, which can be held up and made to fail."""
 
     name, version, description = "twin", "1", "a twin for tests"
-    architecture, parameters, attends = "dien", 1, True
+    architecture, parameters, attends, evolves = "dien", 1, True, True
     backend, precision = "twin", "exact"
     actions = ("show", "click")
     default_action = "click"
@@ -94,6 +94,10 @@ class FlakyStore:
         await self._pass()
         found = await self.inner.histories(user_ids)
         return [None if user in self.unreadable else records for user, records in zip(user_ids, found, strict=True)]
+
+    async def users(self, limit: int) -> list[str]:
+        await self._pass()
+        return await self.inner.users(limit)
 
     async def append(self, events: Any) -> Appended:
         await self._pass()

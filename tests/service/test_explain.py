@@ -110,8 +110,10 @@ def test_a_store_that_is_away_is_said(with_service: Any) -> None:
 
 
 BAD: list[tuple[dict[str, Any], int, str]] = [
-    (VALID | {"item_ids": [1, 2, 3, 4]}, 422, "at most 3 (AUGUR_MAX_EXPLAINED)"),
+    (VALID | {"item_ids": [1] * 12}, 422, "at most 11 (AUGUR_MAX_EXPLAINED)"),
     (VALID | {"item_ids": []}, 422, "at least 1"),
+    (VALID | {"item_ids": [1] * 11, "evolution": True}, 422, "with evolution at most 10"),
+    (VALID | {"evolution": 1}, 422, "a valid boolean"),
     (VALID | {"top_k": 1}, 422, "no such field"),
     (VALID | {"model": "other"}, 404, "not served"),
     (VALID | {"context": {"hour": 1}}, 422, "no context field"),
@@ -127,7 +129,29 @@ def test_a_bad_request_is_told_why(with_service: Any, body: dict[str, Any], stat
         assert answer.status_code == status
         assert says in error_of(answer)["message"]
 
-    with_service(scenario, replace(SETTINGS, max_explained=3))
+    with_service(scenario, replace(SETTINGS, max_explained=11))
+
+
+def test_evolution_ends_at_the_score_that_is_served(with_service: Any, scorer: Scorer) -> None:
+    candidates = [*ITEMS[:3], 7]
+
+    async def scenario(service: Service) -> None:
+        assert "evolution" not in (await explained(service))["candidates"][0]
+        await post(service, "/v1/behaviors", {"events": [event(item, item) for item in (101, 102, 103)]})
+        own: list[dict[str, Any]] = [{}, {"history": [104, 105]}, {"history": []}]
+        for asked in own:
+            body = {"item_ids": candidates, "context": {"tab": 1}} | asked
+            found = await explained(service, evolution=True, **body)
+            one = ScoreInput(candidates, asked.get("history", [101, 102, 103]), None, {"tab": 1}, 1)
+            scores = (await score(service, **body))["scores"]
+            check(found, scorer, one, scores)
+            due = scorer.evolution(one)
+            for row, served, *parts in zip(found["candidates"], scores, *due[1:], strict=True):
+                assert row["evolution"]["probabilities"][-1] == pytest.approx(served, abs=1e-6)
+                for name, part in zip(("update", "moved", "probabilities"), parts, strict=True):
+                    np.testing.assert_allclose(row["evolution"][name], part, atol=1e-7)
+
+    with_service(scenario)
 
 
 class SlowAttention(TwinScorer):
@@ -146,7 +170,7 @@ def test_few_may_wait_and_none_past_its_deadline(with_service: Any) -> None:
     slow = SlowAttention()
 
     async def scenario(service: Service) -> None:
-        service.app.state.attention = explain.Attention(most=2)
+        service.app.state.explainer = explain.Explainer(most=2)
         waiting = [asyncio.ensure_future(post(service, PATH, VALID | {"timeout_ms": ms})) for ms in (200, 9000)]
         await asyncio.sleep(0.1)
         begun = time.perf_counter()

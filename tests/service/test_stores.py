@@ -103,6 +103,22 @@ def test_an_unknown_user_has_no_behaviours(make: Callable[..., BehaviorStore]) -
     run(make, scenario)
 
 
+def test_some_users_are_told_as_they_were_written(make: Callable[..., BehaviorStore]) -> None:
+    names = [*(f"sampled {n}" for n in range(30)), "{%7B}%25 \u00e9\n"]
+
+    async def scenario(store: BehaviorStore) -> None:
+        await store.append({name: events((1, 1)) for name in names})
+        found = await store.users(1000)
+        # A cluster tells of one of its servers.
+        assert len(set(names).intersection(found)) > 5
+        assert len(await store.users(3)) == 3
+        for name in names:
+            await store.delete(name)
+        assert not set(names).intersection(await store.users(1000))
+
+    run(make, scenario)
+
+
 def test_events_come_back_by_time_once_each_and_the_latest_of_them(make: Callable[..., BehaviorStore]) -> None:
     async def scenario(store: BehaviorStore) -> None:
         assert await store.append({"a": events((1, 10), (2, 30)), "b": events((9, 5))}) == Appended(3)
