@@ -59,6 +59,7 @@ export function start({ onSelect }) {
 
   // `next`: {history, one: the candidate, actions, at}
   function show(next) {
+    const walking = document.activeElement?.id === "evolution-step";
     told = next;
     const { one, history } = told;
     const { probabilities } = one.evolution;
@@ -74,6 +75,7 @@ export function start({ onSelect }) {
       table(told),
     );
     select(Math.min(Math.max(told.at, 0), history.length - 1));
+    if (walking) range.focus();
   }
 
   function clear() {

@@ -301,7 +301,8 @@ def test_everything_can_be_done_from_the_keyboard(server: str, look: Look) -> No
     assert page.evaluate("document.activeElement.dataset.row + document.activeElement.dataset.column") == "11"
     assert f"{second} gives item" in console.text("#attention-at")
     assert page.input_value("#evolution-step") == "1"
-    press("Enter")
+    with page.expect_response("**/v1/explain"):
+        press("Enter")
     assert page.evaluate("document.activeElement.dataset.row") == "1"
     page.focus("#evolution-step")
     press("ArrowRight")
@@ -335,7 +336,7 @@ def test_it_fits_a_narrow_window_and_holds_still_when_asked_to(server: str, look
 
 def test_live_figures_are_read_while_somebody_looks(server: str, look: Look) -> None:
     console = look(server, ASKED)
-    expect(console.page.locator("#live-rate")).not_to_have_text("–", timeout=10_000)
+    expect(console.page.locator("#live-rate")).not_to_have_text("–")
     with console.page.expect_response("**/metrics"):
         pass
     hide = "hidden => { Object.defineProperty(document, 'hidden', {value: hidden, configurable: true}); "
@@ -384,7 +385,7 @@ def test_a_server_that_is_slow_or_away_is_told(server: str, look: Look) -> None:
     console.settled()
 
     def late(route: Route) -> None:
-        console.page.wait_for_timeout(500)
+        console.page.wait_for_timeout(1500)
         route.continue_()
 
     console.page.route("**/v1/score", late)
