@@ -10,6 +10,7 @@ It shares no module with the server, and needs the packages of the extra `client
 from service.client.answers import (
     Appended,
     Behaviors,
+    Evolved,
     ExplainedItem,
     Explanation,
     Model,
@@ -46,6 +47,7 @@ __all__ = [
     "Behaviors",
     "DeadlineExceededError",
     "Event",
+    "Evolved",
     "ExplainedItem",
     "Explanation",
     "ForbiddenError",

@@ -47,12 +47,22 @@ class UsedBehavior:
 
 
 @dataclass(frozen=True, slots=True)
+class Evolved:
+    """Interest evolution towards a candidate, behaviour by behaviour."""
+
+    update: tuple[float, ...]  # [T] the update gate in effect, mean over hidden units
+    moved: tuple[float, ...]  # [T] how far each behaviour moved the state
+    probabilities: tuple[float, ...]  # [T + 1] had evolution ended before the first behaviour, then after each
+
+
+@dataclass(frozen=True, slots=True)
 class ExplainedItem:
     """A candidate's score and where it looked."""
 
     item_id: int
     score: float
     attention: tuple[float, ...]  # [T]
+    evolution: Evolved | None = None  # where it was asked for
 
 
 @dataclass(frozen=True, slots=True)

@@ -61,11 +61,12 @@ class AsyncAugurClient:
         user_id: str,
         item_ids: Iterable[SupportsIndex],
         *,
+        evolution: bool = False,
         timeout: float | None = None,
         **options: Unpack[ExplainOptions],
     ) -> Explanation:
         """As `AugurClient.explain`."""
-        return await self._run(requests.explain(ScoreRequest(user_id, item_ids, **options)), timeout)
+        return await self._run(requests.explain(ScoreRequest(user_id, item_ids, **options), evolution), timeout)
 
     async def append(self, events: Iterable[Event], *, timeout: float | None = None) -> Appended:
         """As `AugurClient.append`."""

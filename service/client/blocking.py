@@ -72,11 +72,12 @@ class AugurClient:
         user_id: str,
         item_ids: Iterable[SupportsIndex],
         *,
+        evolution: bool = False,
         timeout: float | None = None,
         **options: Unpack[ExplainOptions],
     ) -> Explanation:
-        """Scores, and for each candidate its attention over the user's behaviours."""
-        return self._run(requests.explain(ScoreRequest(user_id, item_ids, **options)), timeout)
+        """Scores, each candidate's attention over the user's behaviours, and with `evolution` that step by step too."""
+        return self._run(requests.explain(ScoreRequest(user_id, item_ids, **options), evolution), timeout)
 
     def append(self, events: Iterable[Event], *, timeout: float | None = None) -> Appended:
         """Records what users did.

@@ -107,9 +107,9 @@ def score_batch(asked: Iterable[ScoreRequest]) -> Call[tuple[answers.Scores | Au
     )
 
 
-def explain(asked: ScoreRequest) -> Call[answers.Explanation]:
+def explain(asked: ScoreRequest, evolution: bool = False) -> Call[answers.Explanation]:
     """`POST /v1/explain`."""
-    body = asked.body()
+    body = asked.body() | ({"evolution": True} if evolution else {})
     return Call(
         "POST", "/v1/explain", answers.read_explanation, lambda left_ms: body | {"timeout_ms": left_ms}, asked.user_id
     )

@@ -101,6 +101,10 @@ def test_every_method_answers(open_client: Opened) -> None:
         explained = client.explain(USER, ITEMS, context={"tab": 1})
         assert tuple(each.score for each in explained.candidates) == pytest.approx(scores.scores, abs=1e-6)
         assert len(explained.candidates[0].attention) == len(explained.history) == scores.history_length
+        assert explained.candidates[0].evolution is None
+        (evolved,) = client.explain(USER, ITEMS[:1], evolution=True, context={"tab": 1}).candidates
+        assert evolved.evolution is not None
+        assert evolved.evolution.probabilities[-1] == pytest.approx(scores.scores[0], abs=1e-6)
 
         asked = [augur.ScoreRequest(USER, ITEMS, {"tab": 1}), augur.ScoreRequest(USER, ITEMS, {"tub": 1})]
         good, bad = client.score_batch([*asked, augur.ScoreRequest(USER, [1], model="error")])[:2]
