@@ -171,7 +171,7 @@ class Trainer:
         self.save()
         if self.workers.first:
             self.objective.load_state_dict(self.best["weights"])
-        took = {"seconds": round(self.seconds, 1), "cpu_seconds": round(self.cpu_seconds, 1)}
+        took = {"seconds": round(self.seconds, 1), "cpu_seconds": round(self.cpu_seconds, 2)}
         return {"steps": self.step, "best_step": self.best["step"], **took}
 
     def _shown(self) -> tqdm[Any]:

@@ -68,8 +68,9 @@ def test_a_wheel_is_made_without_a_compiler(tmp_path: Path) -> None:
         "service/console/console.css",
         "service/console/icon.svg",
         "service/console/main.js",
+        "service/py.typed",
     } <= names
-    code = (".py", ".pyi", ".json", ".safetensors", ".lua", ".html", ".css", ".svg", ".js")
+    code = (".py", ".pyi", ".json", ".safetensors", ".lua", ".html", ".css", ".svg", ".js", "/py.typed")
     assert not {name for name in names if not name.endswith(code)} - {name for name in names if ".dist-info/" in name}
     assert {name.split("/")[0] for name in names if ".dist-info/" not in name} == {
         "kernels",
