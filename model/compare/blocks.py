@@ -5,6 +5,7 @@
 - `table LABEL/STUDY`: a study's table.
 - `pictures LABEL/STUDY [KIND ...]`: its pictures, or those of these kinds.
 - `paper LABEL`: its models beside those of DIEN's table 2.
+- `even LABEL`: DIEN against all models with the auxiliary loss, which it alone has in that table.
 
 LABEL is a comparison's (`Comparison.label`). A block whose comparison is not among those given, or was made without the
 study, says so.
@@ -19,9 +20,9 @@ from typing import Any
 
 from model.compare.grid import STUDIES
 from model.compare.pictures import figures_of, picture_name
-from model.compare.results import Comparison
+from model.compare.results import Comparison, Row
 from model.compare.tables import HOW, about, difference, short, spread, table
-from model.config import MODELS, ConfigError
+from model.config import MODELS, NONE, ConfigError
 
 MISSING = "Not measured yet."
 # DIEN, table 2: mean AUC of 5 runs and its deviation, on Amazon's Electronics and Books.
@@ -52,16 +53,16 @@ class Blocks:
         """The text of a block. Raises ConfigError for what no block is called."""
         if list(words) == ["how"]:
             return HOW
-        kinds: Mapping[str, Any] = {"about": about, "table": self._table, "pictures": self._show, "paper": beside_paper}
+        of_all: Mapping[str, Any] = {"about": about, "paper": beside_paper, "even": on_even_terms}
+        kinds = {**of_all, "table": self._table, "pictures": self._show}
         if len(words) < 2 or words[0] not in kinds or (len(words) > 2 and words[0] != "pictures"):
             raise ConfigError(f"block {' '.join(words)!r}: how, or a name after {', '.join(kinds)}")
         kind, (label, _, name), more = words[0], words[1].partition("/"), words[2:]
         one = self.comparisons.get(label)
         if one is None:
             return MISSING
-        if kind in ("about", "paper"):
-            made: str = kinds[kind](one)
-            return made
+        if kind in of_all:
+            return str(of_all[kind](one))
         studies = {study["name"]: study for study in one.studies}
         if name not in STUDIES:
             raise ConfigError(f"block {' '.join(words)!r}: the studies are {', '.join(STUDIES)}")
@@ -87,10 +88,9 @@ class Blocks:
 
 def beside_paper(one: Comparison) -> str:
     """The models of the comparison with what each is above BaseModel, here and in the paper, and below DIEN here."""
-    study = next((study for study in one.studies if study["name"] == "models"), None)
-    if study is None:
+    rows = _rows(one, "models")
+    if not rows:
         return MISSING
-    rows = one.rows(study)
     by_model = {row.variant["settings"]["model"]: row for row in rows}
     base, dien = by_model.get("base"), by_model.get("dien")
     lines = ["| | " + " | ".join(PAPER_HEAD) + " |", "|---|" + "---|" * len(PAPER_HEAD)]
@@ -105,3 +105,28 @@ def beside_paper(one: Comparison) -> str:
             ]
         lines.append("| " + " | ".join([MODELS[model].title, *cells]) + " |")
     return "\n".join(lines)
+
+
+def on_even_terms(one: Comparison) -> str:
+    """All models with the auxiliary loss: how far DIEN is above each, and what serving each costs."""
+    rows = [row for row in _rows(one, "auxiliary-everywhere") if row.variant["settings"]["auxiliary"] != NONE]
+    dien = next((row for row in rows if row.variant["settings"]["model"] == "dien"), None)
+    if dien is None:
+        return MISSING
+    lines = [
+        "| with the auxiliary loss | AUC | DIEN above it | serving µs | DIEN's serving, times |",
+        "|---|---|---|---|---|",
+    ]
+    for row in rows:
+        cells = [MODELS[row.variant["settings"]["model"]].title, spread(row.of("auc"))]
+        cells.append("-" if row is dien else difference(dien, row, False))
+        ours, its = ((one.micros or {}).get("median") for one in (dien, row))
+        cells += [f"{its:.2f}", f"{ours / its:.2f}"] if ours and its else ["-", "-"]
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def _rows(one: Comparison, name: str) -> list[Row]:
+    """Those of a study, if the comparison has it."""
+    study = next((study for study in one.studies if study["name"] == name), None)
+    return one.rows(study) if study else []

@@ -318,7 +318,7 @@ def test_another_server_is_judged_by_its_answers_and_their_times(
         monkeypatch.setenv(name, value)
     users = 8
     with twin(scores_too_few) as server:
-        run = ["--url", server.url + "/", "--seconds", "2", "--users", str(users), "--spike", "1", "--speed", "1e6"]
+        run = ["--url", server.url + "/", "--seconds", "4", "--users", str(users), "--spike", "1", "--speed", "1e6"]
         assert main([*run, "--history-length", "7", "--out", str(tmp_path), *options]) == status
         # Requests at one time for the same user.
         assert server.joined

@@ -81,6 +81,20 @@ def test_models_stand_beside_the_papers(comparison: Comparison, tmp_path: Path) 
     assert found["BaseModel"][2] == found["DIEN"][1]
 
 
+def test_dien_is_held_to_models_that_have_its_loss_too(comparison: Comparison, tmp_path: Path) -> None:
+    found = cells_of(blocks(comparison, tmp_path)(["even", "toy"]))
+    assert found.keys() >= {definition.title for name, definition in MODELS.items() if name != "augru"}
+    rows = {row.name: row for row in comparison.rows(study_of(comparison, "auxiliary-everywhere"))}
+    dien, base = rows["GRU + AUGRU, auxiliary loss"], rows["BaseModel, auxiliary loss"]
+    above = dien.above(base)
+    assert above is not None
+    assert dien.micros is not None
+    assert base.micros is not None
+    assert f"{above.mean:+.4f}".replace("0.", ".") in found["BaseModel"][1]
+    assert found["BaseModel"][3] == f"{dien.micros['median'] / base.micros['median']:.2f}"
+    assert (found["DIEN"][1], found["DIEN"][3]) == ("-", "1.00")
+
+
 def test_what_is_not_there_is_said_or_refused(comparison: Comparison, tmp_path: Path) -> None:
     made = blocks(comparison, tmp_path)
     assert made(["table", "beauty/models"]) == "Not measured yet."
@@ -88,7 +102,7 @@ def test_what_is_not_there_is_said_or_refused(comparison: Comparison, tmp_path: 
     assert made(["how"]) == HOW
     for words, rule in [
         ("table toy/moods", "block 'table toy/moods': the studies are models, "),
-        ("picture toy/models", "block 'picture toy/models': how, or a name after about, table, "),
+        ("picture toy/models", "block 'picture toy/models': how, or a name after about, paper, even, table, "),
         ("table toy/models auc", "block 'table toy/models auc': how, or"),
         ("", "block '': how, or"),
         ("pictures toy/models effect", "block pictures toy/models effect: one of auc, curves, cost"),

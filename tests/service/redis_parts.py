@@ -255,7 +255,7 @@ class SentinelGroup:
 
     def settle(self) -> None:
         """Returns when the sentinels know each other, the primary, and one replica that follows it."""
-        until(lambda: all(self._well(sentinel) for sentinel in self.sentinels), 20, "sentinels that know what is there")
+        until(lambda: all(self._well(sentinel) for sentinel in self.sentinels), 60, "sentinels that know what is there")
 
     def fail_over(self) -> None:
         """Makes the replica the primary; the one before still answers, until sentinels tell it otherwise.

@@ -61,10 +61,13 @@ def test_a_data_set_is_loaded_once_and_again_if_asked(
 
 def test_a_load_that_breaks_off_is_gone_on_with(tmp_path: Path, own_redis: RedisServer) -> None:
     """A process of its own, with a store that hangs in the middle and is killed."""
-    folder = many_users(tmp_path / "many", 10_000)
+    # So many that the load is still under way when it is seen to have begun.
+    users = 150_000
+    folder = many_users(tmp_path / "many", users)
     command = [sys.executable, "-m", "service.seed", "--store", own_redis.url, "--data", f"canonical:{folder}"]
     loading = subprocess.Popen(command, env={**os.environ, "PYTHONPATH": "."}, stderr=subprocess.PIPE, text=True)
-    until(lambda: bool(own_redis.ask("DBSIZE")), 60, "a first user in the store")
+    until(lambda: own_redis.ask("DBSIZE") or loading.poll() is not None, 60, "a first user in the store")
+    assert loading.poll() is None, loading.communicate()
     own_redis.pause()
     loading.send_signal(signal.SIGINT)
     _, said = loading.communicate(timeout=30)
@@ -72,10 +75,10 @@ def test_a_load_that_breaks_off_is_gone_on_with(tmp_path: Path, own_redis: Redis
     assert "run it again to go on" in said
     own_redis.resume()
     kept = own_redis.ask("DBSIZE")
-    assert 0 < kept < 10_000
+    assert 0 < kept < users
     done = subprocess.run(command, env={**os.environ, "PYTHONPATH": "."}, capture_output=True, text=True, check=True)
-    assert own_redis.ask("DBSIZE") == 10_000
-    assert f"{10_000 - kept} users stored, {kept} kept as they were" in done.stdout
+    assert own_redis.ask("DBSIZE") == users
+    assert f"{users - kept} users stored, {kept} kept as they were" in done.stdout
 
 
 def many_users(folder: Path, users: int) -> Path:
