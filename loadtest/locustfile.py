@@ -152,10 +152,16 @@ def _number(kind: type[float], low: float, text: str) -> float:
     return value
 
 
+@events.init.add_listener  # type: ignore[untyped-decorator]
+def read_log(**_: Any) -> None:
+    """Once for all readers, before the run's time counts."""
+    Reader.traffic = Traffic()
+
+
 @events.test_start.add_listener  # type: ignore[untyped-decorator]
-def read_log(environment: Environment, **_: Any) -> None:
-    """Once for all readers, before the first."""
-    Reader.traffic, Reader.options = Traffic(), environment.parsed_options
+def take_options(environment: Environment, **_: Any) -> None:
+    """Those of this run; locust's page can change them from one to the next."""
+    Reader.options = environment.parsed_options
 
 
 @events.quitting.add_listener  # type: ignore[untyped-decorator]

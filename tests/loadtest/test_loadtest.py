@@ -209,7 +209,7 @@ def test_a_real_server_passes(
 ) -> None:
     for name, value in {"MODEL": str(artifact), "THREADS": "1", "LINGER_SECONDS": "0"}.items():
         monkeypatch.setenv(f"AUGUR_{name}", value)
-    assert main(["--seconds", "3", "--users", "4", "--p99-ms", "5000", "--out", str(tmp_path)]) == 0
+    assert main(["--seconds", "5", "--users", "4", "--p99-ms", "5000", "--out", str(tmp_path)]) == 0
     counted = {row["Name"]: row for row in rows(tmp_path / "report_stats.csv")}
     assert int(counted["/v1/score"]["Request Count"]) > 0
     assert {row["Failure Count"] for row in counted.values()} == {"0"}
