@@ -29,6 +29,7 @@ SIZES = [
     ([5, 6, 7], 48, 70),
     ([3], 1, 4),
 ]
+pytestmark = pytest.mark.usefixtures("poisoned_outputs")
 
 
 def test_the_extension_is_built() -> None:
@@ -44,14 +45,6 @@ def test_the_extension_is_built() -> None:
 def isa(request: pytest.FixtureRequest) -> Iterator[str]:
     with native.use_isa(request.param):
         yield request.param
-
-
-@pytest.fixture(autouse=True)
-def _poisoned_outputs() -> Iterator[None]:
-    """What is allocated without a value is NaN."""
-    torch.use_deterministic_algorithms(True)
-    yield
-    torch.use_deterministic_algorithms(False)
 
 
 def made(*shape: int, seed: int = 0, scale: float = 1.0) -> Tensor:

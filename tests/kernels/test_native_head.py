@@ -15,20 +15,13 @@ from kernels.heads import HeadInputs
 ISAS = native.isas() if native.unavailable() is None else ()
 needs_native = pytest.mark.skipif(not ISAS, reason=f"native: {native.unavailable()}")
 COUNTS = (0, 1, 2, 3, 7, 33, 100)
+pytestmark = pytest.mark.usefixtures("poisoned_outputs")
 
 
 @pytest.fixture(params=ISAS)
 def isa(request: pytest.FixtureRequest) -> Iterator[str]:
     with native.use_isa(request.param):
         yield request.param
-
-
-@pytest.fixture(autouse=True)
-def _poisoned_outputs() -> Iterator[None]:
-    """What is allocated without a value is NaN."""
-    torch.use_deterministic_algorithms(True)
-    yield
-    torch.use_deterministic_algorithms(False)
 
 
 def run(given: HeadInputs, weights: HeadWeights, *, backend: str = "native", threads: int = 1) -> Tensor:

@@ -25,20 +25,13 @@ SIZES = [
     ([6, 2], 108),
 ]
 NAMES = "states", "projected", "scale", "w_recurrent", "bias_candidate"
+pytestmark = pytest.mark.usefixtures("poisoned_outputs")
 
 
 @pytest.fixture(params=ISAS)
 def isa(request: pytest.FixtureRequest) -> Iterator[str]:
     with native.use_isa(request.param):
         yield request.param
-
-
-@pytest.fixture(autouse=True)
-def _poisoned_outputs() -> Iterator[None]:
-    """What is allocated without a value is NaN."""
-    torch.use_deterministic_algorithms(True)
-    yield
-    torch.use_deterministic_algorithms(False)
 
 
 def example(size: int, cell: str, dtype: torch.dtype = torch.float32) -> dict[str, Any]:
