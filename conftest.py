@@ -22,3 +22,13 @@ def unwatched_processes() -> Iterator[None]:
         for name in [name for name in os.environ if name.startswith("COVERAGE_")]:
             patch.delenv(name)
         yield
+
+
+@pytest.fixture
+def poisoned_outputs() -> Iterator[None]:
+    """Memory that torch allocates without a value is NaN: what a kernel leaves unwritten shows."""
+    import torch  # noqa: PLC0415  # most tests need none of it
+
+    torch.use_deterministic_algorithms(True)
+    yield
+    torch.use_deterministic_algorithms(False)
