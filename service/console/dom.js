@@ -24,7 +24,12 @@ export function put(element, text) {
 }
 
 export const percent = (share, digits = 1) => `${(100 * share).toFixed(digits)} %`;
-export const points = (share) => `${share < 0 ? "−" : "+"}${Math.abs(100 * share).toFixed(1)}`;
+export function points(share) {
+  const size = Math.abs(100 * share).toFixed(1);
+  const sign = share < 0 ? "−" : "+";
+  return Number(size) ? sign + size : size;
+}
+
 export const plural = (count, one, many) => `${count} ${count === 1 ? one : many}`;
 
 // Three significant digits, without an exponent.

@@ -61,14 +61,18 @@ export function figures(before, after, seconds) {
 // Polls from the first `restart` on. A server that lacks a key, or has no metrics at this address, is not asked again.
 export function start() {
   let [last, timer] = [null, null];
+  let turn = 0; // a reading under way when the page is turned away from, or begins anew, counts no more
 
   async function poll() {
+    const mine = turn;
     try {
       const now = { at: performance.now(), metrics: parse((await ask(REQUEST)).data) };
+      if (mine !== turn) return;
       if (last) show(figures(last.metrics, now.metrics, (now.at - last.at) / 1000));
       timer = setTimeout(poll, last ? PERIOD_MS : PERIOD_MS / 2);
       last = now;
     } catch (error) {
+      if (mine !== turn) return;
       byId("live").classList.add("away");
       byId("live").hidden = error.status === 404;
       last = null;
@@ -84,6 +88,7 @@ export function start() {
 
   function restart() {
     clearTimeout(timer);
+    turn += 1;
     last = null;
     if (!document.hidden) poll();
   }

@@ -14,6 +14,7 @@ import * as telling from "./telling.js";
 import { MOST_CANDIDATES, empty, fromFragment, ranked, timed, toFragment } from "./view.js";
 
 const DRAWN = 24;
+const LOOKED_AT = 8; // users, for one with much to see
 const EXPLAINED = 20; // rows of the heat map
 const SLOW_MS = 300;
 
@@ -268,17 +269,27 @@ async function record(item) {
   }
 }
 
+// What the page can do without, unless a key would bring it.
+const optional = (request, instead) => ask(request).catch((error) => (error.status === 401 ? Promise.reject(error) : { data: instead }));
+
+// Of the first few users the one who did most, for somebody who comes without a question.
+async function liveliest() {
+  const users = sample.slice(0, LOOKED_AT);
+  const answers = await Promise.all(users.map((user) => optional(asking.behaviours(user), { events: [] })));
+  const counts = answers.map(({ data }) => data.events.length);
+  return users[counts.indexOf(Math.max(...counts))] ?? "1";
+}
+
 async function begin() {
-  const optional = (error) => (error.status === 401 ? Promise.reject(error) : { data: { users: [] } });
   try {
     view = fromFragment(location.hash);
-    const [{ data }, users] = await Promise.all([ask(asking.models()), ask(asking.users()).catch(optional)]);
+    const [{ data }, users] = await Promise.all([ask(asking.models()), optional(asking.users(), { users: [] })]);
     served = data;
     live.restart();
     sample = users.data.users;
     question.users(sample);
     says("about", [telling.about(served.models)]);
-    view.user ||= sample[0] ?? "1";
+    view.user ||= await liveliest();
     if (!view.items.length) Object.assign(view, await drawn(DRAWN, 0));
     await refresh();
   } catch (error) {

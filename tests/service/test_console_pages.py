@@ -35,6 +35,11 @@ ROWS = "#rows tbody tr"
 NAMELESS = """() => [...document.querySelectorAll("button, input, select, textarea, summary, [role=region]")]
   .filter((one) => one.checkVisibility() && !one.ariaLabel && !one.labels?.length && !one.textContent.trim())
   .map((one) => one.outerHTML)"""
+# Text that runs out of its place, over what is beside it.
+CROWDED = """() => [...document.querySelectorAll("h1, h2, h3, p, li, th, td, dt, dd, label, button, summary")]
+  .filter((one) => one.checkVisibility() && getComputedStyle(one).fontSize !== "0px" && one.clientWidth
+    && one.scrollWidth > one.clientWidth + 1)
+  .map((one) => `${one.textContent}: ${one.scrollWidth} in ${one.clientWidth}`)"""
 Look = Callable[..., Console]
 
 
@@ -93,8 +98,8 @@ def percent(share: float) -> str:
     return f"{100 * share:.1f} %"
 
 
-def stored(url: str) -> list[Any]:
-    events: list[Any] = httpx.get(f"{url}/v1/users/{USER}/behaviors").json()["events"]
+def stored(url: str, user: str = USER) -> list[Any]:
+    events: list[Any] = httpx.get(f"{url}/v1/users/{user}/behaviors").json()["events"]
     return events
 
 
@@ -138,8 +143,10 @@ def test_a_newcomer_finds_something_to_look_at(server: str, look: Look) -> None:
     console = look(server)
     console.settled()
     assert len(order(console)) == 24
-    assert console.page.input_value("#user")
     before = console.page.input_value("#user")
+    offered = httpx.get(f"{server}/v1/users").json()["users"][:8]
+    counts = {user: len(stored(server, user)) for user in offered}
+    assert counts[before] == max(counts.values()) > 50
     console.page.click("#another")
     console.settled()
     assert console.page.input_value("#user") != before
@@ -330,6 +337,7 @@ def test_it_fits_a_narrow_window_and_holds_still_when_asked_to(server: str, look
     console.settled()
     assert console.page.evaluate("document.getAnimations().length") == 0
     assert console.page.evaluate("document.documentElement.scrollWidth") == 360
+    assert console.page.evaluate(CROWDED) == []
     console.page.click("button.curl >> nth=1")
     assert console.page.evaluate("document.documentElement.scrollWidth") == 360
 
@@ -341,7 +349,15 @@ def test_live_figures_are_read_while_somebody_looks(server: str, look: Look) -> 
         pass
     hide = "hidden => { Object.defineProperty(document, 'hidden', {value: hidden, configurable: true}); "
     hide += "document.dispatchEvent(new Event('visibilitychange')); }"
+    # Turned away from while a reading is under way: the answer is late, and leads to no other.
+    waiting: list[Route] = []
+    console.page.route("**/metrics", lambda route: waiting.append(route))  # noqa: PLW0108  # it is marked
+    with console.page.expect_request("**/metrics"):
+        pass
     console.page.evaluate(hide, True)
+    for route in waiting:
+        route.continue_()
+    console.page.unroute("**/metrics")
     read: list[str] = []
     console.page.on("request", lambda request: read.append(request.url))
     console.page.wait_for_timeout(2300)
