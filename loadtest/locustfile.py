@@ -5,8 +5,8 @@ shorter all alike. A request leaves when it is due, also when the one before has
 close together as the user's pages did, which is what a server may join. After every tenth page the server is told of
 something watched, which it will keep.
 
-It speaks HTTP by locust's own user and not by `service.client`: that one's further tries would hide what was refused,
-and its own work would be in the latency.
+It asks by the Python client, as an application would, with no further tries: what was refused counts as an error. Its
+times are an application's, the client's own work included; `loadtest.openloop` has those of the server alone.
 
 The number of readers ramps up, stays, and for a while is several times as large. What the run has to keep decides the
 exit status.
@@ -15,20 +15,24 @@ exit status.
 from __future__ import annotations
 
 import argparse
-import json
 import math
+import time
 from collections.abc import Callable, Iterator
 from functools import partial
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 from gevent.pool import Pool
-from locust import FastHttpUser, LoadTestShape, events, task
+from locust import LoadTestShape, User, events, task
 from locust.env import Environment
 from locust.exception import StopUser
 from locust.runners import WorkerRunner
 
-from loadtest.traffic import Traffic, wrong, wrong_counts, wrong_scores
+from loadtest.traffic import Traffic, wrong_counts, wrong_scores
+from service.client import Appended, AugurClient, AugurError, Event, Model
 
+Result = TypeVar("Result")
+
+TIMEOUT_SECONDS = 10.0
 # Requests of a reader under way at once, at most.
 AT_ONCE = 8
 # Longer pauses, already compressed, are somebody else's turn.
@@ -38,22 +42,25 @@ SCORES_TO_BEHAVIORS = 10
 RAMP, SPIKE, SPIKE_ENDS = 0.3, 0.6, 0.75
 
 
-class Reader(FastHttpUser):
+class WrongAnswerError(Exception):
+    """An answer that came and is not right."""
+
+
+class Reader(User):
     """Someone at the feed."""
 
-    connection_timeout = network_timeout = 10.0
     traffic: ClassVar[Traffic]
     options: ClassVar[Any]
-    model: dict[str, Any]
+    model: Model
     pages: Iterator[tuple[int, float]]
 
     def on_start(self) -> None:
         """Asks what the served model takes."""
-        with self.client.get("/v1/models", catch_response=True) as response:
-            reason = wrong(response.status_code, response.text or "", lambda answer: self._take(answer["models"][0]))
-            if reason:
-                response.failure(reason)
-                raise StopUser
+        self.api = AugurClient(self.host or "", timeout=TIMEOUT_SECONDS, retries=0, connections=AT_ONCE)
+        models = self._timed("GET", "/v1/models", self.api.models, lambda _: None)
+        if models is None:
+            raise StopUser
+        self.model = models.models[0]
         self.pages, self.pause = iter(()), 0.0
         self.asked = Pool(AT_ONCE)
         # So that even short runs have some of both.
@@ -62,6 +69,7 @@ class Reader(FastHttpUser):
     def on_stop(self) -> None:
         """What is under way is waited for."""
         self.asked.join()
+        self.api.close()
 
     def wait_time(self) -> float:
         """Until the next page."""
@@ -81,25 +89,39 @@ class Reader(FastHttpUser):
             self.asked.spawn(self._watch, row)
 
     def _score(self, row: int) -> None:
-        body = self.traffic.score(row, self.model["context_fields"])
+        asked = self.traffic.score(row, self.model.context_fields)
         if self.options.history_length:
-            body["history"] = self.traffic.history(row, self.options.history_length)
-        self._post("/v1/score", row, body, partial(wrong_scores, candidates=len(body["item_ids"])))
+            asked["history"] = self.traffic.history(row, self.options.history_length)
+        candidates = len(asked["item_ids"])
+        call = partial(self.api.score, **asked)
+        self._timed("POST", "/v1/score", call, lambda answer: wrong_scores(answer.scores, candidates))
 
     def _watch(self, row: int) -> None:
-        body = self.traffic.behavior(row, self.model["actions"])
-        self._post("/v1/behaviors", row, body, partial(wrong_counts, events=len(body["events"])))
+        told = [Event(**event) for event in self.traffic.behavior(row, self.model.actions)["events"]]
 
-    def _post(self, path: str, row: int, body: dict[str, Any], judge: Callable[[Any], str | None]) -> None:
-        # The user, for a proxy that sends each one's requests to one server.
-        headers = {"content-type": "application/json", "x-user-id": str(self.traffic.user(row))}
-        with self.client.post(path, data=json.dumps(body), headers=headers, catch_response=True) as response:
-            reason = wrong(response.status_code, response.text or "", judge)
-            if reason:
-                response.failure(reason)
+        def judge(answer: Appended) -> str | None:
+            return wrong_counts(answer.accepted + answer.duplicates + answer.outside_window, len(told))
 
-    def _take(self, model: dict[str, Any]) -> None:
-        self.model = {name: list(model[name]) for name in ("actions", "context_fields")}
+        self._timed("POST", "/v1/behaviors", partial(self.api.append, told), judge)
+
+    def _timed(
+        self, method: str, path: str, call: Callable[[], Result], judge: Callable[[Result], str | None]
+    ) -> Result | None:
+        """The result, None where there is no right one; either way locust counts the call."""
+        answer, error = None, None
+        begun = time.perf_counter()
+        try:
+            answer = call()
+        except AugurError as failed:
+            # Not its message, which may differ each time: locust counts errors by what they say.
+            error = WrongAnswerError(f"{type(failed).__name__} {failed.code}".strip())
+        milliseconds = 1000 * (time.perf_counter() - begun)
+        if answer is not None and (reason := judge(answer)):
+            answer, error = None, WrongAnswerError(reason)
+        self.environment.events.request.fire(
+            request_type=method, name=path, response_time=milliseconds, response_length=0, exception=error, context={}
+        )
+        return answer
 
 
 class RampAndSpike(LoadTestShape):

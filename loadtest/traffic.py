@@ -126,15 +126,13 @@ def wrong(status: int, text: str, judge: Callable[[Any], str | None]) -> str | N
         return f"an answer of another shape: {type(error).__name__}"
 
 
-def wrong_scores(answer: Any, candidates: int) -> str | None:
+def wrong_scores(scores: Sequence[float], candidates: int) -> str | None:
     """Each candidate has a score, and each score is a probability."""
-    scores = answer["scores"]
     if len(scores) != candidates:
         return "not one score for each candidate"
     return None if all(0 <= score <= 1 for score in scores) else "a score outside 0 to 1"
 
 
-def wrong_counts(answer: Any, events: int) -> str | None:
+def wrong_counts(counted: int, events: int) -> str | None:
     """Each event is accounted for."""
-    counted = answer["accepted"] + answer["duplicates"] + answer.get("outside_window", 0)
     return None if counted == events else "not every event accounted for"

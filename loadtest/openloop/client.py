@@ -7,7 +7,6 @@ import re
 import time
 from collections import deque
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import httptools
@@ -226,7 +225,7 @@ class Client:
         expected = self._job.expected[self._job.places[request]]
         if expected and status == 200 and request % CHECKED_EVERY == 0:
             text = body.decode("utf-8", "replace")
-            if wrong(status, text, partial(wrong_scores, candidates=expected)) is not None:
+            if wrong(status, text, lambda answer: wrong_scores(answer["scores"], expected)) is not None:
                 sample["status"] = WRONG_ANSWER
 
     def lost(self, connection: Connection) -> None:

@@ -13,7 +13,6 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib.util import find_spec
 from itertools import pairwise
@@ -29,7 +28,7 @@ from loadtest import __main__ as loadtest
 from loadtest import servers
 from loadtest.__main__ import main
 from loadtest.servers import ServerError, own_server
-from loadtest.traffic import DATA, Traffic, wrong, wrong_counts, wrong_scores
+from loadtest.traffic import DATA, Traffic, wrong, wrong_scores
 from model.artifact import of_model, save_artifact
 from model.config import ModelConfig
 from model.data import open_data
@@ -156,21 +155,7 @@ def test_some_gaps_of_the_log_are_shorter_than_an_answer(log: dict[str, np.ndarr
     ],
 )
 def test_what_counts_as_wrong_scores(status: int, text: str, reason: str | None) -> None:
-    assert wrong(status, text, partial(wrong_scores, candidates=3)) == reason
-
-
-@pytest.mark.parametrize(
-    ("text", "reason"),
-    [
-        ('{"accepted": 1, "duplicates": 1, "outside_window": 0}', None),
-        ('{"accepted": 2, "duplicates": 0}', None),
-        ('{"accepted": 1, "duplicates": 0, "outside_window": 0}', "not every event accounted for"),
-        ('{"accepted": 2}', "an answer of another shape: KeyError"),
-        ("[]", "an answer of another shape: TypeError"),
-    ],
-)
-def test_what_counts_as_wrong_behaviors(text: str, reason: str | None) -> None:
-    assert wrong(200, text, partial(wrong_counts, events=2)) == reason
+    assert wrong(status, text, lambda answer: wrong_scores(answer["scores"], 3)) == reason
 
 
 @needs_locust
@@ -179,7 +164,7 @@ def test_the_shape_and_that_nothing_of_the_server_is_imported() -> None:
     program = (
         "import sys, json; from loadtest.locustfile import readers;"
         "shape = [readers(part / 100, 10, 3) for part in (0, 1, 15, 30, 59, 60, 74, 75, 99)];"
-        "loaded = {name.partition('.')[0] for name in sys.modules} & {'kernels', 'model', 'service', 'torch'};"
+        "loaded = {name.partition('.')[0] for name in sys.modules} & {'kernels', 'model', 'starlette', 'torch'};"
         "print(json.dumps([shape, sorted(loaded)]))"
     )
     done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
@@ -224,14 +209,29 @@ def test_a_real_server_passes(
     assert "SIGTERM" in said
 
 
+# What the server answers to a route, and what locust is to say of it.
+FAULTS = {
+    "": None,
+    "a score too few": ("/v1/score", "not one score for each candidate"),
+    "an event lost": ("/v1/behaviors", "not every event accounted for"),
+    "no room": ("/v1/score", "QueueFullError queue_full"),
+    "not an answer": ("/v1/score", "AnswerError"),
+}
+SERVED = {
+    **{"name": "one", "version": "1", "description": "", "architecture": "DIEN", "parameters": 1, "actions": ["click"]},
+    **{"default_action": "click", "context_fields": ["tab"], "max_history": 9, "metrics": {}, "loaded_at": ""},
+}
+SCORED = {"model": "one", "version": "1", "history_length": 0, "unknown_items": 0, "degraded": None}
+
+
 class Twin(ThreadingHTTPServer):
-    """A server that answers by the contract, but for its scores; it knows which users it is answering."""
+    """A server that answers by the contract, but for its scores and a fault; it knows which users it is answering."""
 
     daemon_threads = True
 
-    def __init__(self, scores_too_few: int) -> None:
+    def __init__(self, fault: str) -> None:
         super().__init__(("127.0.0.1", 0), Answers)
-        self.scores_too_few = scores_too_few
+        self.fault = fault
         self.lock = threading.Lock()
         self.answering: Counter[str] = Counter()
         self.joined = 0
@@ -252,7 +252,7 @@ class Answers(BaseHTTPRequestHandler):
     server: Twin
 
     def do_GET(self) -> None:
-        self._send({"models": [{"actions": ["click"], "context_fields": ["tab"]}]})
+        self._send({"models": [SERVED], "routes": {"weights": {"one": 1.0}, "shadows": {}}})
 
     def do_POST(self) -> None:
         body = json.loads(self.rfile.read(int(self.headers["content-length"])))
@@ -261,7 +261,8 @@ class Answers(BaseHTTPRequestHandler):
             self.server.posted[self.path] += 1
             self.server.other_users += self.headers["x-user-id"] != user
         if self.path == "/v1/behaviors":
-            return self._send({"accepted": 1, "duplicates": 0})
+            accepted = int(self.server.fault != "an event lost")
+            return self._send({"accepted": accepted, "duplicates": 0, "outside_window": 0})
         with self.server.lock:
             self.server.histories.add(len(body.get("history", ())))
             self.server.joined += self.server.answering[user]
@@ -269,11 +270,17 @@ class Answers(BaseHTTPRequestHandler):
         time.sleep(0.05)
         with self.server.lock:
             self.server.answering[user] -= 1
-        return self._send({"scores": [0.5] * (len(body["item_ids"]) - self.server.scores_too_few)})
+        if self.server.fault == "no room":
+            return self._send({"error": {"code": "queue_full", "message": f"{time.time_ns()} wait"}}, 429)
+        if self.server.fault == "not an answer":
+            return self._send({"scores": None})
+        return self._send(
+            SCORED | {"scores": [0.5] * (len(body["item_ids"]) - (self.server.fault == "a score too few"))}
+        )
 
-    def _send(self, answer: object) -> None:
+    def _send(self, answer: object, status: int = 200) -> None:
         data = json.dumps(answer).encode()
-        self.send_response(200)
+        self.send_response(status)
         self.send_header("content-length", str(len(data)))
         self.end_headers()
         self.wfile.write(data)
@@ -283,8 +290,8 @@ class Answers(BaseHTTPRequestHandler):
 
 
 @contextmanager
-def twin(scores_too_few: int) -> Iterator[Twin]:
-    with Twin(scores_too_few) as server:
+def twin(fault: str = "") -> Iterator[Twin]:
+    with Twin(fault) as server:
         thread = threading.Thread(target=server.serve_forever, args=(0.05,))
         thread.start()
         try:
@@ -297,17 +304,20 @@ def twin(scores_too_few: int) -> Iterator[Twin]:
 # Answers take 50 ms, and the log's gaps are so short that most of a user's requests meet.
 @needs_locust
 @pytest.mark.parametrize(
-    ("scores_too_few", "options", "environment", "status"),
+    ("fault", "options", "environment", "status"),
     [
-        (0, ["--p99-ms", "5000"], {}, 0),
-        (0, ["--p99-ms", "20"], {}, 1),
-        (0, [], {"LOADTEST_P99_MS": "20"}, 1),
-        (1, ["--p99-ms", "5000"], {}, 1),
-        (1, ["--p99-ms", "5000", "--max-error-rate", "1"], {}, 0),
+        ("", ["--p99-ms", "5000"], {}, 0),
+        ("", ["--p99-ms", "20"], {}, 1),
+        ("", [], {"LOADTEST_P99_MS": "20"}, 1),
+        ("a score too few", ["--p99-ms", "5000"], {}, 1),
+        ("a score too few", ["--p99-ms", "5000", "--max-error-rate", "1"], {}, 0),
+        ("an event lost", ["--p99-ms", "5000"], {}, 1),
+        ("no room", ["--p99-ms", "5000"], {}, 1),
+        ("not an answer", ["--p99-ms", "5000"], {}, 1),
     ],
 )
 def test_another_server_is_judged_by_its_answers_and_their_times(
-    scores_too_few: int,
+    fault: str,
     options: list[str],
     environment: dict[str, str],
     status: int,
@@ -317,7 +327,7 @@ def test_another_server_is_judged_by_its_answers_and_their_times(
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
     users = 8
-    with twin(scores_too_few) as server:
+    with twin(fault) as server:
         run = ["--url", server.url + "/", "--seconds", "4", "--users", str(users), "--spike", "1", "--speed", "1e6"]
         assert main([*run, "--history-length", "7", "--out", str(tmp_path), *options]) == status
         # Requests at one time for the same user.
@@ -328,8 +338,9 @@ def test_another_server_is_judged_by_its_answers_and_their_times(
         assert server.posted["/v1/score"] > users
         assert server.histories == {7}
     failures = {row["Name"]: row["Error"] for row in rows(tmp_path / "report_failures.csv")}
-    assert list(failures) == (["/v1/score"] if scores_too_few else [])
-    assert all("not one score for each candidate" in reason for reason in failures.values())
+    named = FAULTS[fault]
+    assert list(failures) == ([named[0]] if named else [])
+    assert all(reason == f"WrongAnswerError('{named and named[1]}')" for reason in failures.values())
     assert not (tmp_path / "server.log").exists()
 
 
@@ -365,7 +376,7 @@ def test_a_server_that_does_not_stop_in_order(
     on_term: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(servers, "STOP_SECONDS", 0.5)
-    with twin(0) as server:
+    with twin() as server:
         program = f"import signal, sys, time; signal.signal(signal.SIGTERM, {on_term})\n"
         program += f"print('serving {server.url}', flush=True); time.sleep(60)"
         with (
@@ -393,7 +404,7 @@ def test_nothing_below_one(option: str, capsys: pytest.CaptureFixture[str]) -> N
     ],
 )
 def test_bounds_that_cannot_be_used(option: str, rule: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    with twin(0) as server:
+    with twin() as server:
         assert main(["--url", server.url, "--out", str(tmp_path), option]) == 2
     assert rule in capfd.readouterr().err
 
