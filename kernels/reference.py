@@ -146,13 +146,13 @@ def scan(
     hidden = width // 3
     check_lengths(lengths, steps)
     states = projected.new_zeros(steps, rows, hidden)
-    gates = projected.new_empty(steps, rows, 2 * hidden)
+    opened = projected.new_empty(steps, rows, 2 * hidden)
     candidates, inner = torch.empty_like(states), torch.empty_like(states)
     state = projected.new_zeros(rows, hidden)
     for t, n in enumerate(_live_rows(lengths, steps)):
         x, before = projected[t, :n], state[:n]
         product = before @ w_recurrent
-        gate = torch.add(x[:, : 2 * hidden], product[:, : 2 * hidden], out=gates[t, :n]).sigmoid_()
+        gate = torch.add(x[:, : 2 * hidden], product[:, : 2 * hidden], out=opened[t, :n]).sigmoid_()
         inner[t, :n] = product[:, 2 * hidden :]
         if bias_candidate is not None:
             inner[t, :n] += bias_candidate
@@ -161,7 +161,7 @@ def scan(
         torch.lerp(before, c, a.expand_as(c) if cell == "agru" else a * gate[:, :hidden], out=states[t, :n])
         states[t, n:] = state[n:]
         state = states[t]
-    return states, (gates, candidates, inner)
+    return states, (opened, candidates, inner)
 
 
 def scan_back(
@@ -177,7 +177,7 @@ def scan_back(
 
     The weights' gradient is one product at the end.
     """
-    gates, candidates, inner = kept
+    opened, candidates, inner = kept
     steps, rows, hidden = candidates.shape
     d_projected = candidates.new_zeros(steps, rows, 3 * hidden)
     d_product = candidates.new_zeros(steps, rows, 3 * hidden)
@@ -188,7 +188,7 @@ def scan_back(
     agru = cell == "agru"
     for t, n in reversed(list(enumerate(_live_rows(lengths, steps)))):
         d_state += d_states[t]
-        u, r, c = gates[t, :n, :hidden], gates[t, :n, hidden:], candidates[t, :n]
+        u, r, c = opened[t, :n, :hidden], opened[t, :n, hidden:], candidates[t, :n]
         a, d_h = scale[t, :n].unsqueeze(-1), d_state[:n]
         update = a if agru else a * u
         d_update = d_h * (c - before[t, :n])

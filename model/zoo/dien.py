@@ -65,7 +65,7 @@ def released(u: Tensor, a: Tensor) -> Tensor:
     return a + (1 - a) * u
 
 
-class Evolution(NamedTuple):
+class Walk(NamedTuple):
     """How the interest of one history evolves towards C candidates over its T steps."""
 
     attention: Tensor  # [C, T]
@@ -127,7 +127,7 @@ class DienSplit(RecurrentSplit[Dien]):
         place = rows.offsets[rows.history_of] + torch.arange(weights.shape[1], device=weights.device).unsqueeze(1)
         return self.model.evolve(states[place.clamp(max=len(states) - 1)], weights.t(), lengths)  # [T, C, H] in
 
-    def evolution(self, rows: Rows) -> Evolution:
+    def evolution(self, rows: Rows) -> Walk:
         """The evolution of `final` with every step kept, of a batch with one history: walked in torch."""
         states = self.keys(rows)
         attention = self.attend(states, rows)
@@ -140,7 +140,7 @@ class DienSplit(RecurrentSplit[Dien]):
         )
         logits = self._of_head(each, evolved.flatten(0, 1), self.pooled(rows)[rows.history_of_request])
         update = [u.mean(1) for u, _ in walked[1:]]
-        return Evolution(
+        return Walk(
             attention,
             torch.stack(update, dim=1) if update else torch.empty_like(attention),
             evolved.diff(dim=1).norm(dim=2),
