@@ -446,6 +446,24 @@ def test_tls_and_a_user_of_few_rights(tls_redis: TlsServer) -> None:
     asyncio.run(scenario())
 
 
+def test_a_user_who_may_not_scan_has_all_but_the_sample_of_users(tmp_path: Path) -> None:
+    async def scenario(url: str) -> None:
+        store = open_store(Settings(store=url, **SETTINGS))
+        assert await store.append({"u": event(1)}) == Appended(1)
+        with pytest.raises(StoreError, match="no permissions to run the 'scan' command"):
+            await store.users(1)
+        (records,) = await store.histories(["u"])
+        assert records is not None
+        assert len(records) == 1
+        await store.close()
+
+    server = TlsServer(tmp_path, rights="-scan").start()
+    try:
+        asyncio.run(scenario(server.url))
+    finally:
+        server.stop()
+
+
 def test_a_cluster_and_sentinels_over_tls_with_users_of_few_rights(tmp_path: Path) -> None:
     node = TlsServer(
         tmp_path / "node", "--cluster-enabled", "yes", "--tls-cluster", "yes", rights="+cluster|slots +asking"
@@ -462,6 +480,7 @@ def test_a_cluster_and_sentinels_over_tls_with_users_of_few_rights(tmp_path: Pat
             assert await store.append({user: event(1) for user in USERS}) == Appended(len(USERS))
             assert [records is not None and len(records) for records in await store.histories(USERS[:1])] == [1]
             assert await store.seed([(USERS[0], event(2))], replace=True) == 1
+            assert set(await store.users(100)) == set(USERS)
             assert await store.delete(USERS[0])
             await store.close()
 
