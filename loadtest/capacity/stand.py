@@ -52,9 +52,11 @@ class Stand:
     cpus: Collection[int] = ()
 
     @contextmanager
-    def augur(self, length: int, hidden: int | None = None, *, name: str = "augur") -> Iterator[Target]:
-        """Augur, with a model that looks back so far; with `hidden` one of that size, whose scores mean nothing."""
-        environment = {"AUGUR_MODEL": str(self._model(length, hidden))}
+    def augur(
+        self, length: int, hidden: int | None = None, *, model: str | None = None, name: str = "augur"
+    ) -> Iterator[Target]:
+        """Augur, with a model that looks back so far; with `hidden` or `model` another, whose scores mean nothing."""
+        environment = {"AUGUR_MODEL": str(self._model(length, hidden, model))}
         with self._own(name, SERVER, environment) as target:
             yield target
 
@@ -94,16 +96,18 @@ class Stand:
         with own_server(log, command, cpus=self.cpus, endings=ENDINGS, environment=environment) as own:
             yield Target(own.url, own.pid, name)
 
-    def _model(self, length: int, hidden: int | None = None) -> Path:
+    def _model(self, length: int, hidden: int | None = None, model: str | None = None) -> Path:
         """A copy of the artifact that looks back so far: a model that looks less far would compute less."""
-        longer = self._made("lengthen", self.model, length)
-        return longer if hidden is None else self._made("widen", longer, hidden)
+        longer = self._made("lengthen", self.model, str(length))
+        options = [("--hidden", hidden), ("--model", model)]
+        changes = [word for name, value in options if value is not None for word in (name, str(value))]
+        return self._made("fresh", longer, *changes) if changes else longer
 
-    def _made(self, way: str, source: Path, size: int) -> Path:
+    def _made(self, way: str, source: Path, *options: str) -> Path:
         """What a command of `loadtest.baseline` makes of an artifact; nothing here imports the model's code."""
-        folder = self.folder / f"{source.name}_{way}_{size}"
+        folder = self.folder / "_".join([source.name, way, *(word.strip("-") for word in options)])
         if not folder.exists():
-            command = [sys.executable, "-m", f"loadtest.baseline.{way}", str(source), str(folder), str(size)]
+            command = [sys.executable, "-m", f"loadtest.baseline.{way}", str(source), str(folder), *options]
             done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
             if done.returncode:
                 raise ServerError(f"{self.model}: no model to serve: {done.stderr.strip().splitlines()[-1]}")

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from loadtest.baseline import __main__ as baseline
-from loadtest.baseline import widen
+from loadtest.baseline import fresh
 from loadtest.baseline.network import EagerDien, History
 from loadtest.ladder import __main__ as ladder
 from loadtest.ladder.__main__ import main
@@ -119,7 +119,7 @@ def test_kernels_change_no_score(tmp_path: Path, cell: str) -> None:
 
 @pytest.mark.parametrize("hidden", [32, 108])
 def test_kernels_change_no_score_of_the_bundled_model(tmp_path: Path, hidden: int) -> None:
-    widen.main([str(BUNDLED_MODEL), str(tmp_path / "wide"), str(hidden)])
+    fresh.main([str(BUNDLED_MODEL), str(tmp_path / "wide"), "--hidden", str(hidden)])
     histories = [History(list(range(length)), [0, 1] * (length // 2)) for length in (0, 2, 50)]
     scores_are_the_same(BUNDLED_MODEL if hidden == 32 else tmp_path / "wide", histories)
 
@@ -150,10 +150,12 @@ def test_a_model_without_a_kernel_is_served_plainly_or_not_at_all(
 
 def test_a_wider_artifact_differs_in_its_hidden_size(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     state = torch.get_rng_state()
-    widen.main([str(BUNDLED_MODEL), str(tmp_path / "wide"), "108"])
+    fresh.main([str(BUNDLED_MODEL), str(tmp_path / "wide"), "--hidden", "108"])
     assert torch.equal(torch.get_rng_state(), state)
     ours, theirs = load_artifact(BUNDLED_MODEL), load_artifact(tmp_path / "wide")
-    assert capsys.readouterr().out.strip() == theirs.version == widen.widen(BUNDLED_MODEL, tmp_path / "again", 108)
+    assert (
+        capsys.readouterr().out.strip() == theirs.version == fresh.fresh(BUNDLED_MODEL, tmp_path / "again", hidden=108)
+    )
     assert (ours.config.hidden, theirs.config.hidden) == (32, 108)
     assert theirs.config.head == ours.config.head
     assert theirs.schema.max_history == ours.schema.max_history
