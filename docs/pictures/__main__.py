@@ -8,8 +8,9 @@ from pathlib import Path
 import factorisation
 import ladder
 import request
+import served
 
-PICTURES = {"factorisation": factorisation, "request": request, "ladder": ladder}
+PICTURES = {"factorisation": factorisation, "request": request, "ladder": ladder, "served": served}
 
 
 def main(folder: Path) -> None:

@@ -1,4 +1,4 @@
-"""Tables of the comparisons: Augur beside a plain server, and the rungs between the two."""
+"""Tables of the comparisons: Augur beside a plain server, the rungs between the two, models beside one another."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 
 from loadtest.openloop.table import spread
 from loadtest.report.tables import Row, Table, listed, read, shown
+from loadtest.zoo import HEADER, rows
 
 
 def capacity(folder: Path) -> list[Table]:
@@ -130,6 +131,13 @@ def ladder(folder: Path) -> list[Table]:
     )
     by_first = ("by the first rung", "capacity, times", f"p50 {low}, by", f"CPU {low}, by")
     return [Table(header, rows, bound), Table(by_first, ratios[1:], "Round by round: median (least to greatest).")]
+
+
+def zoo(folder: Path) -> list[Table]:
+    """Of `loadtest.zoo`."""
+    found = read(folder / "zoo.json")
+    asked = f"{found['candidates']} candidates, histories of {found['history']}, {found['rate']:g} requests/s"
+    return [Table(HEADER, rows(found), f"{asked}; ratios round by round: median (least to greatest).")]
 
 
 def _median(value: dict[str, float] | None) -> str:

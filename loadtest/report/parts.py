@@ -145,4 +145,13 @@ PARTS = (
         SHORTEST,
         1,
     ),
+    Part(
+        "models",
+        "What each model of the zoo costs as served",
+        ("-m", "loadtest.zoo", "--duration", "4", "--rounds", "5", "--out", "{out}"),
+        comparisons.zoo,
+        5,
+        (*SHORTEST, "--models", "base,dien"),
+        0.4,
+    ),
 )

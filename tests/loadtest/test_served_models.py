@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from loadtest import zoo
+from loadtest.report import comparisons
 from loadtest.zoo import MODELS, table
 from model import config
 from model.artifact import of_model, save_artifact
@@ -41,6 +42,8 @@ def test_models_are_served_and_measured(
         assert one["rounds_cpu_ms"][0] > one["score"]["compute mean"]["median"] / 2 > 0
         assert one["by_first"]["median"] == one["rounds_cpu_ms"][0] / found["models"][0]["rounds_cpu_ms"][0]
     assert table(found) in capsys.readouterr().out
+    (told,) = comparisons.zoo(tmp_path / "out")
+    assert [row[0] for row in told.rows] == ["BaseModel", "DIN", "DIEN"]
 
 
 def test_a_model_that_cannot_be_served_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -74,3 +77,11 @@ def test_the_table_has_medians_and_of_ratios_the_range() -> None:
         "| DIEN | 1.60 | 1.29 (1.28 to 1.35) | 2.00 | 2.00 | - |",
         "| DIN | 3.00 | unknown | 2.00 | 2.00 | - |",
     ]
+
+
+@pytest.mark.parametrize("name", ["served", "served-fast"])
+def test_the_page_has_the_tables_of_the_results(name: str) -> None:
+    docs = Path(__file__).resolve().parents[2] / "docs"
+    assert (
+        f"\n{table(json.loads((docs / 'results' / f'{name}.json').read_text()))}\n" in (docs / "models.md").read_text()
+    )
