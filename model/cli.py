@@ -147,9 +147,11 @@ def device_of(args: argparse.Namespace) -> torch.device:
 
 
 def folder_of_run(args: argparse.Namespace) -> Path:
-    """The run's folder, as stated or by the artifact's name."""
-    stated: Path | None = args.run
-    return stated or Path("runs") / args.out.resolve().name
+    """The run's folder, as stated or by the artifact's name; beside the artifact where that is there itself."""
+    if args.run is not None:
+        return Path(args.run)
+    usual, out = Path("runs") / args.out.resolve().name, args.out.resolve()
+    return usual if usual.resolve() != out else usual.with_name(f"{out.name}-run")
 
 
 def check_places(args: argparse.Namespace, *outs: Path) -> None:

@@ -237,6 +237,17 @@ def test_a_bad_place_is_refused_before_any_work(
     assert "required: --out" in complaint(run, capsys, "--data", data)
 
 
+def test_an_artifact_among_the_runs_has_its_run_beside_it(
+    data: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    words = options(data, Path("runs"), "--epochs", 1)
+    place = words.index("--run")
+    assert call(run, *words[:place], *words[place + 2 :]) == 0
+    assert load_artifact(Path("runs/model")).name == "model"
+    assert {part.name for part in Path("runs").iterdir()} == {"model", "model-run"}
+
+
 def test_a_run_folder_that_is_a_file_is_refused(data: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "run").write_text("x")
     assert "cannot be written to" in complaint(run, capsys, *options(data, tmp_path))
