@@ -1,4 +1,4 @@
-"""What the site has beside the files of docs/: pages of the checkout's root, the HTTP reference, links between all.
+"""What the site has beside the files of docs/: pages of the checkout's root, the HTTP reference, the console's icon.
 
 mkdocs calls the two functions; `mkdocs.yml` names this file.
 """
@@ -24,11 +24,12 @@ LINK = re.compile(r"(!?)\[([^\]]*)\]\((?![a-z]+:|#)([^)#\s]+)(#[^)\s]*)?\)")
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
-    """Adds the pages that are not files of docs/."""
+    """Adds what is no file of docs/."""
     for source, name in ROOT_PAGES.items():
         files.append(File.generated(config, name, content=(ROOT / source).read_text()))
     document = create_app(Settings()).openapi()
     files.append(File.generated(config, "http.md", content=http_reference.page(document)))
+    files.append(File.generated(config, "icon.svg", abs_src_path=str(ROOT / "service" / "console" / "icon.svg")))
     return files
 
 
