@@ -218,7 +218,7 @@ function change(next) {
 }
 
 function asked(next) {
-  change(next.user === view.user ? next : { ...next, history: null });
+  change(next.user === view.user || next.history ? next : { ...next, history: null });
 }
 
 function another() {

@@ -1,7 +1,7 @@
 // The form: who is asked about which candidates, in which context, and which model.
 
 import { byId, h } from "./dom.js";
-import { MOST_CANDIDATES, ids } from "./view.js";
+import { MOST_CANDIDATES, fromRequest, ids } from "./view.js";
 
 const option = (value, text, selected) => h("option", { value, selected }, text);
 
@@ -15,6 +15,8 @@ export function start({ onAsk, onAnother, onDraw }) {
   }
 
   function read() {
+    const whole = fromRequest(byId("items").value);
+    if (whole) return { ...whole, user: whole.user || byId("user").value, versus: byId("versus").value };
     const items = ids(byId("items").value);
     return { user: byId("user").value, items: items.slice(0, MOST_CANDIDATES), context: context(), model: byId("model").value, versus: byId("versus").value };
   }

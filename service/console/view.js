@@ -1,5 +1,7 @@
 // What is asked and looked at, and the same as the fragment of an address: a link shows another person the same.
 
+import { read } from "./api.js";
+
 export const MOST_CANDIDATES = 1000;
 
 export function empty() {
@@ -10,6 +12,21 @@ export function empty() {
 // Ids out of any text, each once, in order.
 export function ids(text) {
   return [...new Set(text.match(/-?\d+/g) ?? [])];
+}
+
+// What a body of a score request asks, be it alone or within a command or a line of a log; null where there is none.
+export function fromRequest(text) {
+  let body;
+  try {
+    body = read(text.slice(text.indexOf("{"), text.lastIndexOf("}") + 1));
+  } catch {
+    return null;
+  }
+  if (!Array.isArray(body?.item_ids)) return null;
+  const history = body.history?.map((item, place) => ({ item: String(item), action: body.history_actions?.[place] ?? null, at: null }));
+  const context = Object.fromEntries(Object.entries(body.context ?? {}).map(([name, value]) => [name, String(value)]));
+  const items = [...new Set(body.item_ids.map(String))].slice(0, MOST_CANDIDATES);
+  return { user: String(body.user_id ?? ""), items, context, model: body.model ?? "", history: history ?? null, pick: null };
 }
 
 export function toFragment(view) {

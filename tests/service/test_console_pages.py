@@ -299,6 +299,38 @@ def test_candidates_are_taken_from_any_text_and_bad_input_is_told(server: str, l
     assert console.page.locator("#notice").is_hidden()
 
 
+def test_a_whole_request_can_be_pasted(server: str, look: Look) -> None:
+    asked = BODY | {"model": "sharp", "history": [5239, 6831, 2555], "history_actions": ["click", "shown", "click"]}
+    console = look(server)
+    console.settled()
+    console.page.fill("#items", f"02:14:07 WARN strange score: curl {server}/v1/score -d '{json.dumps(asked)}'")
+    console.page.click("text=Ask")
+    expect(console.page.locator("#behaviours-says")).to_contain_text("3 behaviours, where 43 are stored")
+    console.settled()
+    answer = httpx.post(f"{server}/v1/score", json=asked).json()["scores"]
+    scores = {str(item): value for item, value in zip(asked["item_ids"], answer, strict=True)}
+    assert order(console) == sorted(scores, key=lambda item: -scores[item])
+    assert console.texts(f"{ROWS} .score .figure") == [percent(scores[item]) for item in order(console)]
+    fields = {name: console.page.input_value(f"#{name}") for name in ("user", "items", "context-tab", "context-hour")}
+    assert fields == {"user": USER, "items": ITEMS, "context-tab": "1", "context-hour": "9"}
+    assert console.page.input_value("#model") == "sharp"
+    # What it copies is what was pasted, so that it goes round.
+    console.page.click("button.curl >> nth=1")
+    command = console.text("#curl-text")
+    assert json.loads(command.partition("-d '")[2].rstrip("'")) == asked
+    other = look(server)
+    other.settled()
+    other.page.fill("#items", command)
+    other.page.click("text=Ask")
+    expect(other.page.locator("#behaviours-says")).to_contain_text("3 behaviours, where 43 are stored")
+    other.settled()
+    assert other.texts(ROWS) == console.texts(ROWS)
+    # Without a history it is the stored one that counts.
+    other.page.fill("#items", json.dumps(BODY))
+    other.page.click("text=Ask")
+    expect(other.page.locator("#behaviours-says")).to_contain_text(f"User {USER}: 43 behaviours")
+
+
 def test_everything_can_be_done_from_the_keyboard(server: str, look: Look) -> None:
     console = look(server, ASKED)
     console.settled()
