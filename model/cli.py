@@ -150,7 +150,8 @@ def folder_of_run(args: argparse.Namespace) -> Path:
     """The run's folder, as stated or by the artifact's name; beside the artifact where that is there itself."""
     if args.run is not None:
         return Path(args.run)
-    usual, out = Path("runs") / args.out.resolve().name, args.out.resolve()
+    out: Path = args.out.resolve()
+    usual = Path("runs") / out.name
     return usual if usual.resolve() != out else usual.with_name(f"{out.name}-run")
 
 

@@ -26,7 +26,7 @@ export function start({ onPick, onTry }) {
     const parts = {
       rank: h("td", { class: "figure rank" }),
       change: h("td", { class: "change" }),
-      item: h("button", { type: "button", class: "quiet item", onclick: () => onPick(item) }, item),
+      item: h("button", { type: "button", class: "quiet item", title: "Explain this one", onclick: () => onPick(item) }, item),
       fields: h("td", { class: "fields" }),
       bar: h("span", { class: "bar", "aria-hidden": "true" }),
       score: h("span", { class: "figure" }),
@@ -43,7 +43,6 @@ export function start({ onPick, onTry }) {
     const [kind, text] = change(row);
     parts.row.classList.toggle("picked", row.item === pick);
     parts.item.setAttribute("aria-pressed", String(row.item === pick));
-    parts.item.title = "Explain this one";
     put(parts.rank, String(row.rank));
     parts.change.className = `change ${kind}`;
     put(parts.change, text);
@@ -75,20 +74,25 @@ export function start({ onPick, onTry }) {
     const kept = new Map(rows.map((row) => [row.item, lines.get(row.item) ?? line(row.item)]));
     for (const row of rows) write(kept.get(row.item), row, told);
     const elements = [...kept.values()].map((parts) => parts.row);
+    const focused = body.contains(document.activeElement) ? document.activeElement : null;
     place(elements);
     lines.clear();
     kept.forEach((parts, item) => lines.set(item, parts));
     titles(told, rows);
+    // Last, since it makes the browser lay out what was written: it should do so once.
+    if (focused && document.activeElement !== focused) focused.focus({ preventScroll: true });
     if (sight) move([...kept.keys()].map((item, place) => [elements[place], was.get(item) ?? place, place]), sight);
   }
 
   // Rows that stand where they should are left alone: one that is put in anew costs its style and layout.
   function place(elements) {
-    const focused = body.contains(document.activeElement) ? document.activeElement : null;
     const kept = new Set(elements);
     for (const row of [...body.rows]) if (!kept.has(row)) row.remove();
-    elements.forEach((element, at) => element !== body.rows[at] && body.insertBefore(element, body.rows[at] ?? null));
-    if (focused && document.activeElement !== focused) focused.focus({ preventScroll: true });
+    let next = body.firstElementChild;
+    for (const element of elements) {
+      if (element === next) next = next.nextElementSibling;
+      else body.insertBefore(element, next);
+    }
   }
 
   // Read before anything is written, when no layout is due: the height of a row, which is that of all, the first and last.
