@@ -51,7 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         description="What each model costs as served: fresh weights in the shape of an artifact, one server for each, "
         "measured in turn at one rate, histories sent along. AUGUR_PRECISION=fast measures that.",
     )
-    add_shared(parser, Path("runs/zoo"))
+    add_shared(parser, Path("runs/zoo"), sweeps=False)
     parser.add_argument("--rate", type=number(0, above=True), default=RATE, help=f"requests a second ({RATE:g})")
     parser.add_argument(
         "--models",

@@ -14,16 +14,19 @@ from loadtest.openloop.worker import Workers
 from loadtest.traffic import Traffic
 
 
-def add_shared(parser: argparse.ArgumentParser, out: Path) -> None:
-    """Options of all that is measured on a stand; `out` is where its reports go unless it is told."""
+def add_shared(parser: argparse.ArgumentParser, out: Path, *, sweeps: bool = True) -> None:
+    """Options of all that is measured on a stand, with `sweeps` those of capacity; reports go to `out` unless told."""
     servers, client = halves()
-    parser.add_argument("--p99-ms", type=number(0, above=True), default=Effort().p99_ms, help="the bound (100)")
+    if sweeps:
+        parser.add_argument("--p99-ms", type=number(0, above=True), default=Effort().p99_ms, help="the bound (100)")
+        parser.add_argument("--start-rate", type=number(0, above=True), default=Effort().start, help="tried first (20)")
+    else:
+        parser.set_defaults(p99_ms=Effort().p99_ms, start_rate=Effort().start)
     parser.add_argument("--duration", type=number(0, above=True), default=Effort().seconds, help="of a run, s (8)")
     parser.add_argument("--warmup", type=number(0), default=Effort().warmup, help="before each run, s (1)")
     parser.add_argument("--rounds", type=whole(1), default=Effort().rounds, help="of everything, in turn (3)")
     parser.add_argument("--candidates", type=whole(1), default=Effort().candidates, help="of a request (200)")
     parser.add_argument("--users", type=whole(1), default=Effort().users, help="different users (500)")
-    parser.add_argument("--start-rate", type=number(0, above=True), default=Effort().start, help="tried first (20)")
     parser.add_argument("--model", type=Path, default=BUNDLED, help="artifact that is served (the bundled one)")
     parser.add_argument("--server-cpus", type=cores, default=servers, metavar="N,...", help=f"({_said(servers)})")
     parser.add_argument("--client-cpus", type=cores, default=client, metavar="N,...", help=f"({_said(client)})")
