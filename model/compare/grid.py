@@ -170,7 +170,7 @@ STUDIES: Mapping[str, Study] = {
         Study(
             "history",
             "How many of the newest behaviours count",
-            _values("max_history", "history", 5, 10, 20, 50),
+            _values("max_history", "history", 5, 10, 20, 50, 100),
             axis="max_history",
         ),
         Study(
