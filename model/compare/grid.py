@@ -97,6 +97,13 @@ def _behaviors() -> Iterable[Variant]:
             yield Variant(f"{MODELS[name].title}, {title}", options, f"{MODELS['base'].title}, {title}")
 
 
+def _lengths() -> Iterable[Variant]:
+    for length in (10, 50, 100):
+        for name in ("base", "augru", "dien"):
+            reference = f"{MODELS['base'].title}, {length}"
+            yield Variant(f"{MODELS[name].title}, {length}", {"model": name, "max_history": length}, reference)
+
+
 def _distillation() -> Iterable[Variant]:
     yield Variant("light net alone")
     for shared in (True, False):
@@ -172,6 +179,11 @@ STUDIES: Mapping[str, Study] = {
             "How many of the newest behaviours count",
             _values("max_history", "history", 5, 10, 20, 50, 100),
             axis="max_history",
+        ),
+        Study(
+            "history-models",
+            "Models by how many of the newest behaviours count",
+            tuple(_lengths()),
         ),
         Study(
             "behaviors",
