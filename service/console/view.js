@@ -23,10 +23,17 @@ export function fromRequest(text) {
     return null;
   }
   if (!Array.isArray(body?.item_ids)) return null;
-  const history = body.history?.map((item, place) => ({ item: String(item), action: body.history_actions?.[place] ?? null, at: null }));
-  const context = Object.fromEntries(Object.entries(body.context ?? {}).map(([name, value]) => [name, String(value)]));
-  const items = [...new Set(body.item_ids.map(String))].slice(0, MOST_CANDIDATES);
-  return { user: String(body.user_id ?? ""), items, context, model: body.model ?? "", history: history ?? null, pick: null };
+  const whole = (value) => /^-?\d+$/.test(value);
+  const past = Array.isArray(body.history) ? body.history.map((item, place) => ({ item: String(item), action: body.history_actions?.[place] ?? null, at: null })) : null;
+  const context = Object.entries(body.context ?? {}).filter(([, value]) => whole(value));
+  return {
+    user: String(body.user_id ?? ""),
+    items: [...new Set(body.item_ids.map(String).filter(whole))].slice(0, MOST_CANDIDATES),
+    context: Object.fromEntries(context.map(([name, value]) => [name, String(value)])),
+    model: String(body.model ?? ""),
+    history: past && past.filter((one) => whole(one.item)),
+    pick: null,
+  };
 }
 
 export function toFragment(view) {

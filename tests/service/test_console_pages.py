@@ -331,6 +331,24 @@ def test_a_whole_request_can_be_pasted(server: str, look: Look) -> None:
     expect(other.page.locator("#behaviours-says")).to_contain_text(f"User {USER}: 43 behaviours")
 
 
+def test_a_request_that_is_none_is_read_as_far_as_it_goes(server: str, look: Look) -> None:
+    console = look(server, ASKED)
+    module = console.page.get_attribute("script[type=module]", "src")
+    assert module
+    load = "async ([path, text]) => (await import(path)).fromRequest(text)"
+
+    def read(text: str) -> Any:
+        return console.page.evaluate(load, [module.replace("main.js", "view.js"), text])
+
+    assert read("5239 6831") is read("{") is read("} {") is read('{"items": [1]}') is read('{"item_ids": 7}') is None
+    odd = {"item_ids": [5, "six", 5, 1.5, None], "history": "none", "context": {"tab": "x", "hour": 9}, "user_id": 7}
+    plain = {"user": "7", "items": ["5"], "context": {"hour": "9"}, "model": "", "history": None, "pick": None}
+    assert read(json.dumps(odd)) == plain
+    assert read('{"item_ids": [9223372036854775807]}')["items"] == ["9223372036854775807"]
+    history = read('{"item_ids": [1], "history": [2, "x"], "history_actions": ["click"]}')["history"]
+    assert history == [{"item": "2", "action": "click", "at": None}]
+
+
 def test_everything_can_be_done_from_the_keyboard(server: str, look: Look) -> None:
     console = look(server, ASKED)
     console.settled()
