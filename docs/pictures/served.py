@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from svg import BOTH, EDGE, FAINT, INK, PLAIN, Picture
+from svg import BOTH, EDGE, FAINT, PLAIN, Picture
 
 DOCS = Path(__file__).resolve().parents[1]
 RESULTS, PAGE = DOCS / "results" / "served.json", DOCS / "models.md"
@@ -47,9 +47,9 @@ def draw() -> str:
             picture.words((LEFT - 14, height + 10), "with the loss: DIEN", size=12, bold=True, anchor="end")
         _bar(picture, height, one, SPAN / most)
         picture.words((COLUMNS[0], height), auc[name], size=13)
-        picture.words((COLUMNS[1], height), auc[name + HELPED], size=13, bold=last, colour=INK)
+        picture.words((COLUMNS[1], height), auc[name + HELPED], size=13, bold=last)
     picture.line((LEFT, bottom - 8), (986, bottom - 8), colour=EDGE)
-    key = "green: the model; grey: HTTP, JSON, the queue, as with any model; x: by BaseModel's, round by round"
+    key = "green: computing, by the clock; grey: the rest, as HTTP and JSON; x: by BaseModel's, round by round"
     picture.words((LEFT, bottom + 12), key, size=12, colour=FAINT, anchor="start")
     return str(picture)
 
