@@ -89,26 +89,38 @@ def test_stages_batches_and_sharing_are_counted(with_service: Any) -> None:
     with_service(scenario, store=FlakyStore(memory()))
 
 
-def test_busy_lanes_and_the_queue_are_seen_and_a_stuck_one_fails_liveness(with_service: Any, twin: TwinScorer) -> None:
+def test_busy_lanes_and_the_queue_are_seen(with_service: Any, twin: TwinScorer) -> None:
     async def scenario(service: Service) -> None:
         twin.free.clear()
         first = asyncio.ensure_future(score(service, item_ids=[1]))
-        await asyncio.to_thread(twin.busy.wait, 5)
+        assert await asyncio.to_thread(twin.busy.wait, 5)
         second = asyncio.ensure_future(score(service, item_ids=[1, 2, 3]))
         await asyncio.sleep(0.05)
         found = await scrape(service)
         assert (found["augur_lanes_busy"], found["augur_lanes"], found["augur_queue_candidates"]) == (1, 1, 3)
         assert found["augur_lane_longest_seconds"] > 0.04
         assert (await service.client.get("/livez")).status_code == 200
-        await asyncio.sleep(0.3)
+        twin.free.set()
+        await asyncio.gather(first, second)
+        assert (await scrape(service))["augur_lanes_busy"] == 0
+
+    with_service(scenario, scorer=twin, settings=replace(SETTINGS, stuck_seconds=60))
+
+
+def test_a_stuck_lane_fails_liveness_until_it_comes_back(with_service: Any, twin: TwinScorer) -> None:
+    async def scenario(service: Service) -> None:
+        assert (await service.client.get("/livez")).status_code == 200
+        twin.free.clear()
+        asked = asyncio.ensure_future(score(service, item_ids=[1]))
+        assert await asyncio.to_thread(twin.busy.wait, 5)
+        await asyncio.sleep(0.4)
         answer = await service.client.get("/livez")
         assert (answer.status_code, error_of(answer)["code"]) == (503, "stuck")
         assert "AUGUR_STUCK_SECONDS" in error_of(answer)["message"]
         assert (await service.client.get("/startupz")).status_code == 200
         twin.free.set()
-        await asyncio.gather(first, second)
+        await asked
         assert (await service.client.get("/livez")).status_code == 200
-        assert (await scrape(service))["augur_lanes_busy"] == 0
 
     with_service(scenario, scorer=twin, settings=replace(SETTINGS, stuck_seconds=0.3))
 
