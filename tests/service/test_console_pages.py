@@ -492,6 +492,35 @@ def test_a_server_that_is_slow_or_away_is_told(server: str, look: Look) -> None:
     assert console.page.locator("#notice").is_hidden()
 
 
+def test_rows_out_of_sight_wait_until_all_else_is_drawn(server: str, look: Look) -> None:
+    console = look(server, ASKED)
+    console.settled()
+    console.page.fill("#count", "200")
+    console.page.click("#draw")
+    console.page.locator(ROWS).nth(199).wait_for(state="attached")
+    console.settled()
+    # Settled, a screen reader has all of them: it is told of what is rendered.
+    rendered = "rows => rows.map(row => row.firstElementChild.checkVisibility({ contentVisibilityAuto: true }))"
+    assert console.page.locator(ROWS).evaluate_all(rendered) == [True] * 200
+    tall = console.page.locator("#rows").evaluate("rows => rows.getBoundingClientRect().height")
+    held: list[Route] = []
+    console.page.route("**/v1/explain", lambda route: held.append(route))  # noqa: PLW0108  # it is marked
+    with console.page.expect_request("**/v1/explain"):
+        console.page.click(f"{ROWS}:first-child .try")
+    expect(console.page.locator("#rows thead")).to_contain_text("as stored")
+    found = console.page.locator(ROWS).evaluate_all(rendered)
+    assert all(found[:20])
+    assert not any(found[100:])
+    assert console.page.locator("#rows").evaluate("rows => rows.getBoundingClientRect().height") == pytest.approx(
+        tall, abs=1
+    )
+    for route in held:
+        route.continue_()
+    console.page.unroute("**/v1/explain")
+    console.settled()
+    assert console.page.locator(ROWS).evaluate_all(rendered) == [True] * 200
+
+
 @pytest.fixture(scope="module")
 def keyed(
     artifact_folder: Path, data_folder: Path, tmp_path_factory: pytest.TempPathFactory

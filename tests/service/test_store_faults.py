@@ -160,7 +160,7 @@ def test_a_node_that_hangs_fails_its_own_users_alone_and_soon_at_once(redis_clus
     of_it = [redis_cluster.of_slot(key_slot(key(user))) is hung for user in USERS]
 
     async def scenario() -> None:
-        store = open_store(Settings(store=redis_cluster.url, store_timeout_ms=60))
+        store = open_store(Settings(store=redis_cluster.url, store_timeout_ms=200))
         await store.ping()
         await store.append({user: event(1) for user in USERS})
         hung.pause()
@@ -175,8 +175,8 @@ def test_a_node_that_hangs_fails_its_own_users_alone_and_soon_at_once(redis_clus
                 await store.append({user: event(2) for user in USERS})
         finally:
             hung.resume()
-        assert max(seconds) < 0.4
-        assert statistics.median(seconds[3:]) < 0.03
+        assert max(seconds) < 1
+        assert statistics.median(seconds[3:]) < 0.1
         # The others took the write; it is sent again when the node is back, and is a duplicate to those.
         done = await until_answered(lambda: store.append({user: event(2) for user in USERS}))
         assert done == Appended(accepted=sum(of_it), duplicates=len(USERS) - sum(of_it))
