@@ -506,7 +506,7 @@ def behind_proxy(redis_server: RedisServer) -> Callable[..., Any]:
         async def whole() -> None:
             async with proxy_to(redis_server) as proxy:
                 url = f"redis://{LOCALHOST}:{proxy.port}/0"
-                store = open_store(Settings(store=url, **({"store_timeout_ms": 100} | settings)))
+                store = open_store(Settings(store=url, **({"store_timeout_ms": 300} | settings)))
                 await scenario(store, proxy)
                 await store.close()
 
@@ -551,12 +551,12 @@ def test_an_answer_that_breaks_off_is_an_error_and_what_was_written_is_written_o
 def test_answers_that_are_late_are_nobody_elses(behind_proxy: Any) -> None:
     async def scenario(store: BehaviorStore, proxy: Any) -> None:
         await store.append({user: event(int(user)) for user in USERS})
-        proxy.delay = 0.25
+        proxy.delay = 0.7
         for user in USERS[:4]:
             start = time.monotonic()
             with pytest.raises(StoreError, match="no answer in time"):
                 await store.histories([user])
-            assert time.monotonic() - start < 0.22
+            assert time.monotonic() - start < 0.65
         proxy.delay = 0.0
         for user in USERS:
             (records,) = await store.histories([user])
@@ -577,16 +577,16 @@ def test_no_more_connections_than_allowed_and_all_are_served(behind_proxy: Any) 
 
 def test_a_handshake_slower_than_a_read_still_ends_in_a_connection(behind_proxy: Any) -> None:
     async def scenario(store: BehaviorStore, proxy: Any) -> None:
-        proxy.delay = 0.15
+        proxy.delay = 0.3
         with pytest.raises(StoreError, match="no answer in time"):
             await store.histories(["u"])
-        await asyncio.sleep(0.8)
+        await asyncio.sleep(1.6)
         proxy.delay = 0.0
-        await asyncio.sleep(0.3)
+        await asyncio.sleep(0.6)
         assert len(await store.histories(["u"])) == 1
         assert proxy.connections == 1
 
-    behind_proxy(scenario, store_timeout_ms=60)
+    behind_proxy(scenario, store_timeout_ms=150)
 
 
 def test_calls_given_up_by_their_callers_leave_connections_for_others(behind_proxy: Any) -> None:
@@ -616,7 +616,7 @@ def test_calls_given_up_by_their_callers_leave_connections_for_others(behind_pro
 
 def test_a_server_that_hangs_costs_a_few_timeouts_and_then_nothing(own_redis: RedisServer) -> None:
     async def scenario() -> None:
-        settings = Settings(store=own_redis.url, store_timeout_ms=60, breaker_failures=3, breaker_seconds=0.5)
+        settings = Settings(store=own_redis.url, store_timeout_ms=200, breaker_failures=3, breaker_seconds=0.5)
         store = GuardedStore(open_store(settings), settings)
         await store.append({"u": event(1)})
         assert [len(known.records) for known in await store.recall(["u"])] == [1]
@@ -628,8 +628,8 @@ def test_a_server_that_hangs_costs_a_few_timeouts_and_then_nothing(own_redis: Re
             seconds.append(time.monotonic() - start)
             assert (known.records["item_id"].tolist(), known.degraded) == ([1], "store_stale")
             assert (len(unknown.records), unknown.degraded) == (0, "store_unavailable")
-        assert max(seconds) < 0.3
-        assert statistics.median(seconds[3:]) < 0.01
+        assert max(seconds) < 1
+        assert statistics.median(seconds[3:]) < 0.05
         assert store.breaker_state == "open"
         with pytest.raises(StoreError, match="left alone"):
             await store.append({"u": event(2)})
