@@ -62,7 +62,7 @@ def test_redis_that_hangs_or_is_killed_degrades_and_comes_back(with_service: Any
         back = await score(service)
         assert (back["degraded"], back["history_length"]) == (None, 0)
 
-    with_service(scenario, settings=replace(SETTINGS, store=own_redis.url, store_timeout_ms=150), store=None)
+    with_service(scenario, settings=replace(SETTINGS, store=own_redis.url, store_timeout_ms=300), store=None)
 
 
 def test_a_value_that_cannot_be_read_degrades_its_user_alone(with_service: Any, redis_server: Any) -> None:
