@@ -104,6 +104,13 @@ def _lengths() -> Iterable[Variant]:
             yield Variant(f"{MODELS[name].title}, {length}", {"model": name, "max_history": length}, reference)
 
 
+def _prefixes() -> Iterable[Variant]:
+    alone = MODELS["augru"].title
+    for kind, options in (("last item", {}), ("every prefix", {"prefixes": True})):
+        yield Variant(f"{alone}, {kind}", {"model": "augru", **options}, f"{alone}, last item")
+        yield Variant(f"{MODELS['dien'].title}, {kind}", options, f"{alone}, {kind}")
+
+
 def _distillation() -> Iterable[Variant]:
     yield Variant("light net alone")
     for shared in (True, False):
@@ -207,8 +214,8 @@ STUDIES: Mapping[str, Study] = {
         ),
         Study(
             "prefixes",
-            "Training on a sequence's last item alone, or on every prefix",
-            (Variant("last item"), Variant("every prefix", {"prefixes": True})),
+            "Training on a sequence's last item alone, or on every prefix, and what the auxiliary loss gives to either",
+            tuple(_prefixes()),
             needs=SEQUENCES,
         ),
         Study(
