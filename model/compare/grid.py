@@ -105,10 +105,15 @@ def _lengths() -> Iterable[Variant]:
 
 
 def _prefixes() -> Iterable[Variant]:
-    alone = MODELS["augru"].title
-    for kind, options in (("last item", {}), ("every prefix", {"prefixes": True})):
-        yield Variant(f"{alone}, {kind}", {"model": "augru", **options}, f"{alone}, last item")
-        yield Variant(f"{MODELS['dien'].title}, {kind}", options, f"{alone}, {kind}")
+    for name in ("base", "augru", "dien"):
+        title = MODELS[name].title
+        yield Variant(f"{title}, last item", {"model": name}, f"{title}, last item")
+        yield Variant(f"{title}, every prefix", {"model": name, "prefixes": True}, f"{title}, last item")
+
+
+def _prefix_models() -> Iterable[Variant]:
+    for name in ("base", "augru", "dien"):
+        yield Variant(MODELS[name].title, {"model": name, "prefixes": True})
 
 
 def _distillation() -> Iterable[Variant]:
@@ -214,8 +219,14 @@ STUDIES: Mapping[str, Study] = {
         ),
         Study(
             "prefixes",
-            "Training on a sequence's last item alone, or on every prefix, and what the auxiliary loss gives to either",
+            "Training on every prefix of a sequence, against its last item alone",
             tuple(_prefixes()),
+            needs=SEQUENCES,
+        ),
+        Study(
+            "prefix-models",
+            "Models trained on every prefix of a sequence",
+            tuple(_prefix_models()),
             needs=SEQUENCES,
         ),
         Study(
