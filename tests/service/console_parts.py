@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
-PATIENCE_MS = 45_000  # of a machine with much else to do
+PATIENCE_MS = 20_000  # of a machine with much else to do
 expect.set_options(timeout=PATIENCE_MS)
 
 

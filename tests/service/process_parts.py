@@ -34,7 +34,7 @@ class Process:
         if self.lines[-1]:
             self.url = json.loads(self.lines[0])["url"] if as_json else self.lines[1].split()[1]
 
-    def end(self, seconds: float = 60) -> tuple[int, str]:
+    def end(self, seconds: float = 20) -> tuple[int, str]:
         out, errors = self.popen.communicate(timeout=seconds)
         return self.popen.returncode, out + (errors or "")
 

@@ -252,7 +252,7 @@ def test_a_store_that_fails_degrades_those_who_need_it(twin: TwinScorer) -> None
 
 def test_a_batch_waits_for_company_when_told_to(twin: TwinScorer) -> None:
     async def scenario() -> None:
-        async with batching(twin, max_wait_us=600_000) as batcher:
+        async with batching(twin, max_wait_us=300_000) as batcher:
             loop = asyncio.get_running_loop()
             early = ask(batcher, "a", range(40))
             await asyncio.sleep(0.02)
@@ -262,7 +262,7 @@ def test_a_batch_waits_for_company_when_told_to(twin: TwinScorer) -> None:
             start = loop.time()
             waiting = [ask(batcher, user, range(60)) for user in "cde"]
             await waiting[0]
-            assert loop.time() - start < 0.5
+            assert loop.time() - start < 0.2
             await asyncio.gather(*waiting)
             assert sum(len(call) for call in twin.calls) == 5
 

@@ -441,7 +441,7 @@ def test_the_loop_goes_on_while_a_model_loads(serve: Any, models: Path) -> None:
         assert len(gaps) > 5
         assert float(np.median(gaps)) < 0.02
         assert max(gaps) < 0.5
-        assert max(ours) < 0.1
+        assert float(np.quantile(ours, 0.99)) < 0.02
 
     serve(scenario)
 

@@ -175,8 +175,8 @@ def test_a_node_that_hangs_fails_its_own_users_alone_and_soon_at_once(redis_clus
                 await store.append({user: event(2) for user in USERS})
         finally:
             hung.resume()
-        assert max(seconds) < 1
-        assert statistics.median(seconds[3:]) < 0.1
+        assert max(seconds) < 0.54
+        assert statistics.median(seconds[3:]) < 0.03
         # The others took the write; it is sent again when the node is back, and is a duplicate to those.
         done = await until_answered(lambda: store.append({user: event(2) for user in USERS}))
         assert done == Appended(accepted=sum(of_it), duplicates=len(USERS) - sum(of_it))
@@ -556,7 +556,7 @@ def test_answers_that_are_late_are_nobody_elses(behind_proxy: Any) -> None:
             start = time.monotonic()
             with pytest.raises(StoreError, match="no answer in time"):
                 await store.histories([user])
-            assert time.monotonic() - start < 0.65
+            assert time.monotonic() - start < 0.42
         proxy.delay = 0.0
         for user in USERS:
             (records,) = await store.histories([user])
@@ -628,8 +628,8 @@ def test_a_server_that_hangs_costs_a_few_timeouts_and_then_nothing(own_redis: Re
             seconds.append(time.monotonic() - start)
             assert (known.records["item_id"].tolist(), known.degraded) == ([1], "store_stale")
             assert (len(unknown.records), unknown.degraded) == (0, "store_unavailable")
-        assert max(seconds) < 1
-        assert statistics.median(seconds[3:]) < 0.05
+        assert max(seconds) < 0.44
+        assert statistics.median(seconds[3:]) < 0.01
         assert store.breaker_state == "open"
         with pytest.raises(StoreError, match="left alone"):
             await store.append({"u": event(2)})
