@@ -97,22 +97,25 @@ def _behaviors() -> Iterable[Variant]:
             yield Variant(f"{MODELS[name].title}, {title}", options, f"{MODELS['base'].title}, {title}")
 
 
+BRIEF = ("base", "augru", "dien")  # pooling, evolution, evolution with the auxiliary loss
+
+
 def _lengths() -> Iterable[Variant]:
     for length in (10, 50, 100):
-        for name in ("base", "augru", "dien"):
+        for name in BRIEF:
             reference = f"{MODELS['base'].title}, {length}"
             yield Variant(f"{MODELS[name].title}, {length}", {"model": name, "max_history": length}, reference)
 
 
 def _prefixes() -> Iterable[Variant]:
-    for name in ("base", "augru", "dien"):
+    for name in BRIEF:
         title = MODELS[name].title
         yield Variant(f"{title}, last item", {"model": name}, f"{title}, last item")
         yield Variant(f"{title}, every prefix", {"model": name, "prefixes": True}, f"{title}, last item")
 
 
 def _prefix_models() -> Iterable[Variant]:
-    for name in ("base", "augru", "dien"):
+    for name in BRIEF:
         yield Variant(MODELS[name].title, {"model": name, "prefixes": True})
 
 
