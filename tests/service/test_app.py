@@ -4,6 +4,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from pydantic import TypeAdapter
 from service_parts import ITEMS, VALID, Service, TwinScorer, error_of, event, memory, post, score
 
 from model.scorer import ScoreInput, Scorer
@@ -31,6 +32,26 @@ def test_scores_are_the_scorers_own_to_the_last_bit(with_service: Any, scorer: S
             assert (found["model"], found["version"]) == ("tiny", scorer.version)
             assert (found["history_length"], found["unknown_items"], found["degraded"]) == (3, 0, None)
         assert stored["scores"] != own["scores"]
+
+    with_service(scenario)
+
+
+def test_nothing_is_built_while_requests_wait(with_service: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By itself the framework builds its routes and the document when first asked for, on the event loop."""
+
+    async def scenario(service: Service) -> None:
+        built = []
+        build = TypeAdapter.__init__
+
+        def count(adapter: TypeAdapter[Any], kind: Any, **options: Any) -> None:
+            built.append(kind)
+            build(adapter, kind, **options)
+
+        monkeypatch.setattr(TypeAdapter, "__init__", count)
+        for path in ("/livez", "/nowhere", "/v1/models", "/v1/users/1/behaviors", "/metrics", "/openapi.json"):
+            await service.client.get(path)
+        await score(service)
+        assert built == []
 
     with_service(scenario)
 

@@ -8,6 +8,7 @@ import shutil
 import threading
 import time
 import weakref
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -421,27 +422,41 @@ def waits(thread: int) -> float:
         return 0.0
 
 
+class Clocks:
+    """Time of the thread that asks and of another, told two ways; what they took is no more than the lesser.
+
+    The clock less their waits for a core also counts when a virtual machine's core was lent elsewhere; what they ran
+    also counts what one ran while the other rested.
+    """
+
+    def __init__(self, other: ThreadPoolExecutor) -> None:
+        self._native, thread = other.submit(lambda: (threading.get_native_id(), threading.get_ident())).result()
+        self._run = time.pthread_getcpuclockid(thread)
+
+    def read(self) -> tuple[float, float, float]:
+        """Seconds by the clock, by the clock less waits, and run."""
+        now = time.perf_counter()
+        waited = waits(threading.get_native_id()) + waits(self._native)
+        return now, now - waited, time.thread_time() + time.clock_gettime(self._run)
+
+
 def test_the_loop_goes_on_while_a_model_loads(serve: Any, models: Path) -> None:
     """Lenient in all, for machines with much else to do, and less so in what is not the scheduler's doing."""
 
     async def scenario(service: Service) -> None:
-        gaps, ours = [], []
-        loader = service.app.state.engine.loader._thread.submit(threading.get_native_id).result()
-        threads = threading.get_native_id(), loader
+        clocks = Clocks(service.app.state.engine.loader._thread)
         versions.near(models / "now", models / "now")
         work = asyncio.ensure_future(load(service))
-        last, waited = time.perf_counter(), sum(map(waits, threads))
+        read = [clocks.read()]
         while not work.done():
             await asyncio.sleep(0.001)
-            now, waited_now = time.perf_counter(), sum(map(waits, threads))
-            gaps.append(now - last)
-            ours.append(now - last - (waited_now - waited))
-            last, waited = now, waited_now
+            read.append(clocks.read())
         assert (await work)["changed"]
+        gaps, active, run = np.diff(read, axis=0).T
         assert len(gaps) > 5
         assert float(np.median(gaps)) < 0.02
         assert max(gaps) < 0.5
-        assert float(np.quantile(ours, 0.99)) < 0.02
+        assert max(np.minimum(active, run)) < 0.02
 
     serve(scenario)
 
