@@ -119,6 +119,12 @@ def _prefix_models() -> Iterable[Variant]:
         yield Variant(MODELS[name].title, {"model": name, "prefixes": True})
 
 
+def _prefix_alpha() -> Iterable[Variant]:
+    yield Variant("no auxiliary loss", {"model": "augru", "prefixes": True})
+    for weight in (0.03, 0.1, 1.0):
+        yield Variant(f"α {weight:g}", {"prefixes": True, "auxiliary_weight": weight})
+
+
 def _distillation() -> Iterable[Variant]:
     yield Variant("light net alone")
     for shared in (True, False):
@@ -230,6 +236,12 @@ STUDIES: Mapping[str, Study] = {
             "prefix-models",
             "Models trained on every prefix of a sequence",
             tuple(_prefix_models()),
+            needs=SEQUENCES,
+        ),
+        Study(
+            "prefix-alpha",
+            "The weight α of the auxiliary loss where models are trained on every prefix of a sequence",
+            tuple(_prefix_alpha()),
             needs=SEQUENCES,
         ),
         Study(
