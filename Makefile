@@ -95,8 +95,9 @@ setup: .venv/full.stamp .venv/native.stamp
 serve: .venv/serve.stamp .venv/native.stamp
 	AUGUR_PORT=$(PORT) AUGUR_SEED=$(AUGUR_SEED) exec $(BIN)/python -m service
 
+# Modules in order of name: by their number of tests, long ones of few tests would come last.
 test: .venv/full.stamp .venv/native.stamp .venv/clients.stamp
-	$(BIN)/python -m pytest -n auto --dist loadscope --cov --cov-report=term:skip-covered --cov-fail-under=95
+	$(BIN)/python -m pytest -n auto --dist loadscope --no-loadscope-reorder --cov --cov-report=term:skip-covered --cov-fail-under=95
 
 check: .venv/full.stamp
 	$(BIN)/ruff check .

@@ -275,6 +275,30 @@ def test_a_report_needs_matplotlib(monkeypatch: pytest.MonkeyPatch, capsys: pyte
     assert "--report needs matplotlib" in capsys.readouterr().err
 
 
+BURNS = """
+import threading, time
+def burn():
+    while time.thread_time() < 0.1: pass
+each = [threading.Thread(target=burn) for _ in range(2)]
+[one.start() for one in each]; [one.join() for one in each]
+for _ in range(2):
+    print(time.process_time(), flush=True)
+    input()
+"""
+
+
+def test_the_cpu_of_a_process_is_by_its_own_clock_and_of_all_its_threads() -> None:
+    with subprocess.Popen([sys.executable, "-c", BURNS], stdin=-1, stdout=-1, text=True, bufsize=1) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        before = float(process.stdout.readline())
+        told = machine.cpu_seconds([process.pid])
+        process.stdin.write("\n")
+        after = float(process.stdout.readline())
+        process.stdin.write("\n")
+    assert 0.2 <= before <= told <= after
+
+
 def test_what_linux_knows_of_processes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     mine = os.getpid()
     assert mine in machine.tree(os.getppid())

@@ -10,6 +10,7 @@ import pytest
 from loadtest.openloop.compare import in_turn, ratio, ratios
 from loadtest.openloop.run import Cost, Load, Run
 from loadtest.openloop.samples import SAMPLE
+from loadtest.openloop.schedule import BEHAVIOR
 from loadtest.openloop.sweep import Bound, Sweep, seconds_for
 from loadtest.openloop.table import Measured, remarks
 from loadtest.openloop.target import Target, batch_histograms
@@ -147,6 +148,12 @@ def test_histograms_of_batches_between_two_looks() -> None:
 
     assert batch_histograms(look(10, 5, 7), look(30, 10, 27)) == {"augur_batch_users": {"8": 5, "64": 15, "+Inf": 0}}
     assert batch_histograms({}, look(3, 1, 2)) == {"augur_batch_users": {"8": 1, "64": 1, "+Inf": 1}}
+
+
+def test_cpu_of_a_server_is_of_each_score_it_answered() -> None:
+    run = a_run(10, 10.0, status=429, cpu=0.5)
+    run.samples["kind"][-9:] = BEHAVIOR
+    assert run.server_cpu_ms == pytest.approx(500 / 90)
 
 
 def test_the_spread_leaves_out_what_is_not_known() -> None:
