@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -12,17 +13,20 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
-from redis_parts import RedisCluster, RedisServer, SentinelGroup, TlsServer
+from console_parts import Console, Look, browser, chromium
+from playwright.sync_api import Browser, BrowserContext
+from process_parts import running
+from redis_parts import RedisCluster, RedisServer, SentinelGroup, TlsServer, lacking
 from service_parts import SETTINGS, Service, TwinScorer, memory
 
-from model.artifact import of_model, save_artifact
+from model.artifact import load_artifact, of_model, save_artifact
 from model.config import ModelConfig
 from model.data import open_data
 from model.features import fit_schema
 from model.scorer import Scorer, load_scorer
 from model.zoo.dien import Dien
 from service.app import create_app
-from service.settings import Settings
+from service.settings import BUNDLED_MODEL, Settings
 
 USERS, CATALOGUE = range(1, 31), range(100, 160)
 
@@ -157,3 +161,48 @@ def with_service(serving: Any, scorer: Scorer) -> Callable[..., Any]:
         return asyncio.run(whole())
 
     return run
+
+
+@pytest.fixture(scope="module")
+def opened() -> Iterator[Browser]:
+    binary = chromium() or ""
+    if not binary:
+        lacking("no chromium on PATH")
+    with browser(binary) as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def console_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The bundled model with its users, and beside it another one with as good a face and other weights."""
+    bundled = load_artifact(BUNDLED_MODEL)
+    model = bundled.model()
+    assert isinstance(model, Dien)
+    with torch.no_grad():
+        for part, factor in ((model.attention, 30), (model.evolution, 3)):
+            for parameter in part.parameters():
+                parameter.mul_(factor)
+    folder = tmp_path_factory.mktemp("models") / "sharp"
+    save_artifact(of_model("sharp", model, bundled.schema, {}, {}), folder)
+    models = f"kuairand={BUNDLED_MODEL},sharp={folder}"
+    with running(models=models, seed="kuairand:data/kuairand_pure", threads="1") as process:
+        assert process.url, process.end()
+        yield process.url
+
+
+@pytest.fixture
+def look(opened: Browser) -> Iterator[Look]:
+    """Opens a window; at the end none has had anything to complain of but what was expected."""
+    windows: list[tuple[BrowserContext, Console, str]] = []
+
+    def start(url: str, fragment: str = "", expected: str = "^$", **how: Any) -> Console:
+        context = opened.new_context(**how)
+        console = Console(context.new_page(), url)
+        windows.append((context, console, expected))
+        console.open(fragment)
+        return console
+
+    yield start
+    for context, console, expected in windows:
+        context.close()
+        assert [said for said in console.complaints if not re.search(expected, said)] == []
