@@ -108,14 +108,14 @@ def _lengths() -> Iterable[Variant]:
 
 
 def _prefixes() -> Iterable[Variant]:
-    for name in BRIEF:
+    for name in MODELS:
         title = MODELS[name].title
         yield Variant(f"{title}, last item", {"model": name}, f"{title}, last item")
         yield Variant(f"{title}, every prefix", {"model": name, "prefixes": True}, f"{title}, last item")
 
 
 def _prefix_models() -> Iterable[Variant]:
-    for name in BRIEF:
+    for name in MODELS:
         yield Variant(MODELS[name].title, {"model": name, "prefixes": True})
 
 
@@ -251,7 +251,7 @@ STUDIES: Mapping[str, Study] = {
         ),
     )
 }
-OF_MODELS = ("models", "auxiliary-everywhere")  # studies whose rows can be picked by model
+OF_MODELS = ("models", "auxiliary-everywhere", "prefixes", "prefix-models")  # studies whose rows can be picked by model
 
 
 def chosen_studies(names: Sequence[str], models: Sequence[str], data: DataSet, words: Sequence[str]) -> list[Study]:
