@@ -2,6 +2,8 @@ import json
 import math
 import os
 import signal
+import subprocess
+import sys
 import threading
 from pathlib import Path
 from typing import Any
@@ -13,7 +15,7 @@ from made_up import made_up_data
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from written_data import write_impressions
 
-from model.batches import Batcher
+from model.batches import Batch, Batcher
 from model.checkpoint import FILE
 from model.config import ConfigError, ModelConfig
 from model.data import DEV, TRAIN, DataSet, open_data
@@ -291,6 +293,35 @@ def test_the_learning_rate_falls_linearly_to_zero(data: DataSet, tmp_path: Path)
     run.optimizers[0].step = noted  # type: ignore[method-assign, assignment]
     run.run()
     np.testing.assert_allclose(rates, 0.02 * (1 - np.arange(10) / 10))
+
+
+def test_numbers_too_small_for_full_precision_are_zero_while_it_trains(
+    data: DataSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, found = trainer(data, tmp_path), []
+    small = torch.full((3, 3), 1e-39)
+
+    def watched(batch: Batch) -> dict[str, torch.Tensor]:
+        found.append((small @ torch.eye(3)).count_nonzero().item())
+        return forward(batch)
+
+    forward = run.objective.forward
+    monkeypatch.setattr(run.objective, "forward", watched)
+    run.run()
+    assert set(found) == {0}
+    assert (small @ torch.eye(3)).count_nonzero() == 9
+
+
+def test_threads_that_start_while_it_trains_know_it_too() -> None:
+    script = """
+import numpy as np, torch
+from model.training import without_denormals
+torch.set_num_threads(3)
+small = torch.from_numpy(np.full(3_000_000, 1e-39, np.float32))
+with without_denormals():
+    print((small * 1).count_nonzero().item())
+"""
+    assert subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True).stdout == "0\n"
 
 
 def test_the_auxiliary_loss_is_weighted(data: DataSet, tmp_path: Path) -> None:
