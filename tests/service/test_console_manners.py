@@ -156,6 +156,7 @@ def keyed(
         "seed": f"canonical:{data_folder}",
         "api_keys": f"web:{sha256(KEY.encode()).hexdigest()}",
         "stale_seconds": "0",
+        "store_timeout_ms": "2000",  # of a machine with much else to do; a store that is stopped refuses at once
     }
     with running(**settings) as process:
         assert process.url, process.end()
