@@ -39,8 +39,7 @@ def test_models_are_served_and_measured(
     for one in found["models"]:
         assert one["description"].startswith(MODELS[one["name"]])
         assert one["score"]["errors"] == {}
-        # By which clock, and of how many requests, is told in test_openloop and test_openloop_sweep.
-        assert one["rounds_cpu_ms"][0] > 0 < one["score"]["compute mean"]["median"]
+        assert one["rounds_cpu_ms"][0] > one["score"]["compute mean"]["median"] / 2 > 0
         assert one["by_first"]["median"] == one["rounds_cpu_ms"][0] / found["models"][0]["rounds_cpu_ms"][0]
     assert table(found) in capsys.readouterr().out
     (told,) = comparisons.zoo(tmp_path / "out")
